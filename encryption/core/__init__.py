@@ -1,0 +1,1 @@
+"""The cryptographic core: tokens, key derivation, the keyring. Imports no framework."""
