@@ -1,0 +1,1 @@
+"""The Dashtray site: settings and wiring. The applications hold the behaviour."""

@@ -1,0 +1,45 @@
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import django
+import hypothesis
+import pytest
+from asgiref.sync import async_to_sync
+from django.db import connection
+from django.db.utils import OperationalError
+
+# How long an example takes says nothing on a machine that runs other tests meanwhile.
+hypothesis.settings.register_profile("no deadline", hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("no deadline")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Fail before the first test if the server of DATABASE_URL does not answer."""
+    if connection.vendor == "sqlite":
+        return
+    try:
+        # The database itself need not exist: what is created is `test_` and its name.
+        with connection._nodb_cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except OperationalError as error:
+        pytest.exit(f"The database server does not answer: {error}", returncode=3)
+
+
+def pytest_report_header() -> str:
+    return f"django: {django.get_version()}, database: {connection.display_name}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run `async def` tests as Django's own test cases do.
+
+    `async_to_sync` sends the ORM's work back to this thread, so that an async test shares the
+    connection, and so the transaction, of the `db` fixture.
+    """
+    if not inspect.iscoroutinefunction(inspect.unwrap(pyfuncitem.obj)):
+        return None
+    test: Callable[..., Any] = async_to_sync(pyfuncitem.obj)
+    arguments = pyfuncitem._fixtureinfo.argnames
+    test(**{name: pyfuncitem.funcargs[name] for name in arguments})
+    return True
