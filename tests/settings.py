@@ -3,6 +3,7 @@ a test would have to work around. `DATABASE_URL` alone chooses the database serv
 
 import os
 from importlib.util import find_spec
+from pathlib import Path
 
 for variable in (
     "MASTER_ENCRYPTION_KEY_FILE",
@@ -27,7 +28,12 @@ INSTALLED_APPS = [
     *(["tests.fieldapp"] if find_spec("tests.fieldapp") else []),
 ]
 
-if DATABASES["default"]["ENGINE"] == "django.db.backends.mysql":
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    file = Path(DATABASES["default"]["NAME"])
+    if file.name != ":memory:":
+        # Django's tests run in memory, whatever the name, unless they are told otherwise.
+        DATABASES["default"]["TEST"] = {"NAME": str(file.with_name(f"test_{file.name}"))}
+elif DATABASES["default"]["ENGINE"] == "django.db.backends.mysql":
     # The collation of a plain installation, which takes "a" and "A" for equal.
     DATABASES["default"]["TEST"] = {
         "CHARSET": "utf8mb4",
