@@ -2,7 +2,6 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import django
 import hypothesis
 import pytest
 from asgiref.sync import async_to_sync
@@ -14,7 +13,7 @@ hypothesis.settings.load_profile("no deadline")
 
 
 def pytest_report_header() -> str:
-    return f"django: {django.get_version()}, database: {connection.vendor}"
+    return f"database: {connection.vendor}"
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -24,7 +23,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     `async_to_sync` sends the ORM's work back to this thread, so that an async test shares the
     connection, and so the transaction, of the `db` fixture.
     """
-    if not inspect.iscoroutinefunction(inspect.unwrap(pyfuncitem.obj)):
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     test: Callable[..., Any] = async_to_sync(pyfuncitem.obj)
     arguments = pyfuncitem._fixtureinfo.argnames
