@@ -1,0 +1,281 @@
+"""Where a value belongs: its tenant's salt and the other fields of its row, as text.
+
+The salt and the bound fields of an encrypted field are its *sources*. A row's secret is readable
+only under the source values it was encrypted with, so each instance remembers what it was loaded
+with (``_state.encrypted_under``), and every write compares that with what it holds now.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
+from django.db import models
+
+from encryption.core.errors import DecryptionError, MissingSaltError
+
+if TYPE_CHECKING:
+    from encryption.fields import EncryptedField
+
+Values = tuple[Any, ...]
+
+
+class _Missing:
+    """The value of a source that was not loaded with its row."""
+
+    def __repr__(self) -> str:
+        return "<not loaded>"
+
+    def __copy__(self) -> "_Missing":
+        return self
+
+    def __deepcopy__(self, memo: object) -> "_Missing":
+        return self
+
+    def __reduce__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Final = _Missing()
+
+
+class Partial(tuple[Any, ...]):
+    """Source values of which some are :data:`MISSING`; a plain tuple is complete."""
+
+    __slots__ = ()
+
+    def filled(self, values: Values) -> Values:
+        """Return a complete tuple: what is missing here, taken from there."""
+        return tuple(
+            other if mine is MISSING else mine for mine, other in zip(self, values, strict=True)
+        )
+
+#: The Python type that each column type reads back as. A value of it is its own canonical form;
+#: any other goes through the field's ``to_python`` first ("7" and 7 are one id). These are also
+#: all the types that a value may be bound to: each comes back from every database as it went in.
+NATIVE_TYPES: Final[Mapping[str, type]] = {
+    **dict.fromkeys(
+        (
+            "AutoField",
+            "BigAutoField",
+            "SmallAutoField",
+            "IntegerField",
+            "BigIntegerField",
+            "SmallIntegerField",
+            "PositiveIntegerField",
+            "PositiveBigIntegerField",
+            "PositiveSmallIntegerField",
+        ),
+        int,
+    ),
+    **dict.fromkeys(
+        ("CharField", "TextField", "SlugField", "GenericIPAddressField", "FilePathField"), str
+    ),
+    "UUIDField": UUID,
+    "BooleanField": bool,
+}
+
+
+def end_of_relations(field: "models.Field[Any, Any]") -> "models.Field[Any, Any]":
+    """Follow foreign keys to the field whose value they hold."""
+    while field.remote_field is not None and isinstance(field, models.ForeignKey):
+        field = field.target_field
+    return field
+
+
+class Source:
+    """One field of a row that a secret depends on."""
+
+    __slots__ = ("_end", "_native", "attname", "field", "is_pk")
+
+    def __init__(self, field: "models.Field[Any, Any]") -> None:
+        self.field = field
+        self.attname: str = field.attname
+        self.is_pk = field.primary_key
+        self._end: models.Field[Any, Any] | None = None
+        self._native: type | None = None
+
+    def text(self, value: Any) -> str | None:
+        """Return a value as the text that is derived from or authenticated; ``None`` for NULL."""
+        if value is None:
+            return None
+        if self._end is None:  # the models it points to may not be loaded any earlier
+            end = end_of_relations(self.field)
+            self._native = NATIVE_TYPES.get(end.get_internal_type())
+            self._end = end
+        if type(value) is not self._native:
+            value = self._end.to_python(value)
+        return str(value)
+
+    def same(self, one: Any, other: Any) -> bool:
+        """Say whether two values are the same text."""
+        return one is other or self.text(one) == self.text(other)
+
+
+class Layout:
+    """What the encrypted fields of one model class depend on, worked out once per class.
+
+    Args:
+        model: the class.
+        fields: its encrypted fields, inherited ones too.
+        dependents: encrypted fields of child tables (multi-table inheritance) whose sources are
+            columns of this class.
+    """
+
+    def __init__(
+        self,
+        model: type[models.Model],
+        fields: Sequence["EncryptedField"],
+        dependents: Sequence["EncryptedField"] = (),
+    ) -> None:
+        self.model = model
+        self.fields = tuple(fields)
+        self.dependents = tuple(dependents)
+        by_name: dict[str, Source] = {}
+        self._names: dict[str, tuple[str, tuple[str, ...]]] = {}
+        for field in (*self.fields, *self.dependents):
+            names = [self._find(model, name) for name in (field.salt_field, *field.bound_to)]
+            for found in filter(None, names):
+                by_name.setdefault(found.attname, Source(found))
+            if field in self.fields:
+                salt, *bound = (found.attname if found else "" for found in names)
+                self._names[field.attname] = (salt, tuple(bound))
+        self.sources = tuple(by_name.values())
+        self.attnames = tuple(by_name)
+        self._place = {name: place for place, name in enumerate(self.attnames)}
+        attnames = [field.attname for field in model._meta.concrete_fields]
+        self.width = len(attnames)
+        self.pick_row = _picker([attnames.index(name) for name in self.attnames])
+        self.pick_dict = _picker(list(self.attnames))
+        #: For each encrypted field: the place of its salt, and those of what it is bound to.
+        self.places: dict[str, tuple[int, tuple[int, ...]]] = {
+            attname: (self._place.get(salt, -1), tuple(self._place.get(name, -1) for name in bound))
+            for attname, (salt, bound) in self._names.items()
+        }
+        tables = {field.model._meta.db_table for field in self.fields}
+        tables |= {source.field.model._meta.db_table for source in self.sources}
+        #: Whether a source stands in another table than a secret that depends on it.
+        self.spans_tables = len(tables) > 1
+
+    @staticmethod
+    def _find(model: type[models.Model], name: str) -> "models.Field[Any, Any] | None":
+        try:
+            found = model._meta.get_field(name)
+        except FieldDoesNotExist:
+            return None  # a system check says so
+        return found if isinstance(found, models.Field) and found.concrete else None
+
+    def sources_of(self, field: "EncryptedField") -> tuple[Source, ...]:
+        """The sources of one encrypted field, its salt first."""
+        salt, bound = self.places[field.attname]
+        return tuple(self.sources[place] for place in (salt, *bound) if place >= 0)
+
+    # -- the values of one instance -----------------------------------------------------------
+
+    def current(self, instance: models.Model) -> Values:
+        """What the instance holds now; :data:`MISSING` for a deferred field."""
+        values = instance.__dict__
+        try:
+            return self.pick_dict(values)
+        except KeyError:
+            return Partial(values.get(name, MISSING) for name in self.attnames)
+
+    def remember(self, instance: models.Model, names: Sequence[str], row: Sequence[Any]) -> None:
+        """Note what an instance of which only some columns were loaded was loaded with.
+
+        Args:
+            instance: as it came out of ``from_db``.
+            names: the attnames of the columns that were loaded.
+            row: their values, in that order.
+        """
+        loaded = dict(zip(names, row, strict=False))
+        under = [loaded.get(name, MISSING) for name in self.attnames]
+        kind = Partial if MISSING in under else tuple
+        instance._state.encrypted_under = kind(under)  # type: ignore[attr-defined]
+
+    def loaded(self, instance: models.Model) -> Values | None:
+        """What the instance was loaded with, in full; ``None`` if it never was loaded.
+
+        Sources that were deferred are read from the database, all with one query.
+        """
+        under: Values | None = getattr(instance._state, "encrypted_under", None)
+        if type(under) is Partial:
+            under = self.read_sources(instance)
+            instance._state.encrypted_under = under  # type: ignore[attr-defined]
+        return under
+
+    def read_sources(self, instance: models.Model) -> Values:
+        """Read the row's source values from the database (one query), and keep deferred ones."""
+        row = stored_row(instance).values_list(*self.attnames).get()
+        for name, value in zip(self.attnames, row, strict=True):
+            instance.__dict__.setdefault(name, value)
+        return tuple(row)
+
+    def changed(self, loaded: Values, now: Values, places: Sequence[int]) -> bool:
+        """Say whether any of these sources differs; a deferred one does not."""
+        return any(
+            now[place] is not MISSING
+            and loaded[place] is not MISSING
+            and not self.sources[place].same(loaded[place], now[place])
+            for place in places
+        )
+
+    def unsure(self, loaded: Values, now: Values, places: Sequence[int]) -> bool:
+        """Say whether a source is set that was deferred, so that its stored value is unknown."""
+        return any(loaded[place] is MISSING and now[place] is not MISSING for place in places)
+
+    # -- as text ------------------------------------------------------------------------------
+
+    def salt(self, field: "EncryptedField", values: Values) -> str:
+        """Return the salt of a field's secret under these source values.
+
+        Raises:
+            MissingSaltError: it is NULL or empty.
+            ImproperlyConfigured: the model has no such field.
+        """
+        place = self.places[field.attname][0]
+        if place < 0:
+            raise ImproperlyConfigured(
+                f"{field.label}: salt_field={field.salt_field!r} names no field of this model."
+            )
+        salt = self.sources[place].text(values[place])
+        if not salt:
+            raise MissingSaltError(
+                f"{field.label} is encrypted for its {field.salt_field!r}, which is not set or "
+                "not saved yet. Save that object first and assign it, then save this one."
+            )
+        return salt
+
+    def bound(self, field: "EncryptedField", values: Values) -> list[str | None]:
+        """Return the texts that a field's secret is bound to under these source values."""
+        return [
+            self.sources[place].text(values[place]) for place in self.places[field.attname][1]
+        ]
+
+
+def _picker(keys: Sequence[Any]) -> Callable[[Any], Values]:
+    if len(keys) == 1:
+        (key,) = keys
+        return lambda row: (row[key],)
+    if not keys:
+        return lambda row: ()
+    return itemgetter(*keys)
+
+
+def layout_of(instance: models.Model) -> Layout:
+    """The layout of an instance's class (set when the class was made)."""
+    layout: Layout = type(instance)._encryption_layout  # type: ignore[attr-defined]
+    return layout
+
+
+def stored_row(instance: models.Model) -> "models.QuerySet[Any]":
+    """The instance's own row, on the database it came from."""
+    manager = type(instance)._base_manager
+    hinted = manager.db_manager(instance._state.db, hints={"instance": instance})
+    return hinted.filter(pk=instance.pk)
+
+
+def located(error: DecryptionError, field: "EncryptedField", pk: object) -> DecryptionError:
+    """Add to an error which model, field and row it is about."""
+    return error.at(f"{field.label} (pk={pk})")

@@ -1,0 +1,190 @@
+"""The ``ENCRYPTION`` settings and the keyring made from them.
+
+Read when first needed, never at import; forgotten when Django says that the setting changed.
+"""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, cast
+
+from django.conf import settings as django_settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+from django.utils.module_loading import import_string
+
+from encryption.core import tokens
+from encryption.core.derivation import MasterKey
+from encryption.core.keyring import DEFAULT_CACHE_SIZE, Keyring
+from encryption.core.providers import KeyProvider, MasterKeys
+
+DEFAULT_PROVIDER: Final = "encryption.core.providers.EnvironmentKeyProvider"
+HOW_TO_MAKE_A_KEY: Final = (
+    "Make a key with `python manage.py generate_master_key` and set MASTER_ENCRYPTION_KEY to it."
+)
+_ENTRIES: Final = {
+    "MASTER_KEY",
+    "MASTER_KEY_FALLBACKS",
+    "KEY_PROVIDER",
+    "WRITE_FORMAT",
+    "READ_FORMATS",
+    "KEY_CACHE_SIZE",
+}
+#: Master keys by their secret: the slow derivation of a root is paid once per process and key,
+#: also when the settings change back and forth.
+_MOST_MASTER_KEYS: Final = 64
+
+
+@dataclass(frozen=True, repr=False)
+class EncryptionSettings:
+    """The ``ENCRYPTION`` dict, typed and with its defaults filled in.
+
+    Args:
+        provider: called with ``options``; gives the master keys.
+        write_format: "v2" or "v1".
+        read_formats: formats that are decrypted.
+        key_cache_size: derived tenant keys kept in memory, at least 1.
+        options: the dict itself, as the provider sees it.
+    """
+
+    provider: type[KeyProvider]
+    write_format: str
+    read_formats: tuple[str, ...]
+    key_cache_size: int
+    options: Mapping[str, object]
+
+    @classmethod
+    def load(cls) -> "EncryptionSettings":
+        """Read Django's settings.
+
+        Raises:
+            ImproperlyConfigured: an entry is unknown or of the wrong type or value.
+        """
+        options = getattr(django_settings, "ENCRYPTION", {})
+        if not isinstance(options, Mapping):
+            raise ImproperlyConfigured("ENCRYPTION is a dict.")
+        unknown = sorted(map(str, set(options) - _ENTRIES))
+        if unknown:
+            raise ImproperlyConfigured(
+                f"ENCRYPTION has unknown entries: {', '.join(unknown)}. "
+                f"It knows {', '.join(sorted(_ENTRIES))}."
+            )
+        return cls(
+            provider=import_string(str(options.get("KEY_PROVIDER") or DEFAULT_PROVIDER)),
+            write_format=_format(options.get("WRITE_FORMAT", tokens.V2), "WRITE_FORMAT"),
+            read_formats=_formats(options.get("READ_FORMATS", tokens.FORMATS)),
+            key_cache_size=_size(options.get("KEY_CACHE_SIZE", DEFAULT_CACHE_SIZE)),
+            options=options,
+        )
+
+    def master_keys(self) -> MasterKeys:
+        """Ask the provider.
+
+        Raises:
+            ValueError: there is no key, or it cannot be read.
+        """
+        return self.provider(self.options).keys()
+
+
+def _format(value: object, entry: str) -> str:
+    if value not in tokens.FORMATS:
+        raise ImproperlyConfigured(f"ENCRYPTION['{entry}'] knows {' and '.join(tokens.FORMATS)}.")
+    return cast(str, value)
+
+
+def _formats(value: object) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, (list, tuple)) or not value:
+        raise ImproperlyConfigured("ENCRYPTION['READ_FORMATS'] is a list of formats.")
+    return tuple(_format(entry, "READ_FORMATS") for entry in value)
+
+
+def _size(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ImproperlyConfigured("ENCRYPTION['KEY_CACHE_SIZE'] is a whole number from 1 up.")
+    return value
+
+
+_lock = threading.Lock()
+_master_keys: dict[str, MasterKey] = {}
+_keyring: Keyring | None = None
+_settings: EncryptionSettings | None = None
+
+
+def get_settings() -> EncryptionSettings:
+    """Return the settings, read once until they change.
+
+    Raises:
+        ImproperlyConfigured: see :meth:`EncryptionSettings.load`.
+    """
+    global _settings
+    if _settings is None:
+        _settings = EncryptionSettings.load()
+    return _settings
+
+
+def get_keyring() -> Keyring:
+    """Return the keyring of the current settings, made once until they change.
+
+    Raises:
+        ImproperlyConfigured: there is no usable master key; the message says the way out.
+    """
+    return _keyring if _keyring is not None else _make_keyring()
+
+
+def _make_keyring() -> Keyring:
+    global _keyring
+    with _lock:
+        if _keyring is None:
+            _keyring = build_keyring(get_settings())
+        return _keyring
+
+
+def build_keyring(settings: EncryptionSettings) -> Keyring:
+    """Make a keyring from settings, sharing master keys that this process derived before.
+
+    Raises:
+        ImproperlyConfigured: there is no usable master key; the message says the way out.
+    """
+    try:
+        primary, fallbacks = settings.master_keys()
+        return Keyring(
+            _master_key(primary),
+            [_master_key(key) for key in fallbacks],
+            write_format=settings.write_format,
+            read_formats=settings.read_formats,
+            cache_size=settings.key_cache_size,
+        )
+    except ValueError as error:
+        problem = str(error)
+    # Out here, so that no context of this error holds a frame with the keys in it.
+    raise ImproperlyConfigured(f"Encryption cannot be used: {problem}. {HOW_TO_MAKE_A_KEY}")
+
+
+def _master_key(secret: str) -> MasterKey:
+    key = _master_keys.get(secret)
+    if key is None:
+        key = MasterKey(secret)
+        if len(_master_keys) >= _MOST_MASTER_KEYS:
+            _master_keys.clear()
+        _master_keys[secret] = key
+    return key
+
+
+def reset() -> None:
+    """Forget the settings and the keyring; the next use reads them anew.
+
+    Call it after changing the environment of a running process. A change of Django's settings
+    through ``override_settings`` calls it by itself.
+    """
+    global _keyring, _settings
+    with _lock:
+        _keyring = None
+        _settings = None
+
+
+def _on_setting_changed(*, setting: str, **kwargs: object) -> None:
+    if setting == "ENCRYPTION":
+        reset()
+
+
+setting_changed.connect(_on_setting_changed, dispatch_uid="encryption.conf")

@@ -1,0 +1,235 @@
+"""The attribute of an encrypted field: ciphertext until somebody reads it.
+
+What stands in ``instance.__dict__`` is ``None`` or a :class:`Ciphertext`, never a plaintext.
+"""
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
+
+from django.db import models
+from django.db.models.query_utils import DeferredAttribute
+
+from encryption.api import Salt, salt_text
+from encryption.binding import Partial, layout_of, stored_row
+from encryption.core import tokens
+
+if TYPE_CHECKING:
+    from encryption.binding import Values
+    from encryption.fields import EncryptedField
+
+
+class _Unread:
+    def __repr__(self) -> str:
+        return "<unread>"
+
+
+UNREAD: Final = _Unread()
+
+
+class Ciphertext:
+    """One encrypted value: what ``values()`` gives, and what an instance holds.
+
+    Opaque: its repr and text tell nothing but the format and key id. A copy or pickle carries the
+    token and never a plaintext.
+    """
+
+    __slots__ = ("_field", "_sources", "_text", "_value", "token")
+
+    #: The stored text.
+    token: str
+    # The source values it is sealed under, once they are known; the plaintext, once it was read
+    # or assigned; and the text that was encrypted, against which JSON that was changed in place
+    # is compared.
+    _sources: "Values | None"
+    _value: Any
+    _text: str | None
+
+    def __init__(self, token: str, field: "EncryptedField") -> None:
+        self.token = token
+        self._field = field
+        self._sources = None
+        self._value = UNREAD
+        self._text = None
+
+    @property
+    def key_id(self) -> str | None:
+        """The 8 hex digits of the key that a v2 token is under; ``None`` for any other."""
+        return tokens.key_id_of(self.token)
+
+    def decrypt(self, salt: Salt, *, bound_to: "tuple[str | None, ...]" = ()) -> Any:
+        """Decrypt with the tenant's id, and the values of ``bound_to`` as text.
+
+        Raises:
+            DecryptionError, MissingSaltError: see :func:`encryption.decrypt`.
+        """
+        return self._field.open(self.token, salt_text(salt), bound_to)[0]
+
+    def detached(self) -> "Ciphertext":
+        """A copy that knows neither plaintext nor row."""
+        return Ciphertext(self.token, self._field)
+
+    def __repr__(self) -> str:
+        return f"<Ciphertext {self.key_id or 'v1'}>" if self.token else "<Ciphertext>"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Ciphertext):
+            return NotImplemented
+        return self is other or (bool(self.token) and self.token == other.token)
+
+    def __hash__(self) -> int:
+        return hash(self.token)
+
+    def __copy__(self) -> "Ciphertext":
+        return self._restored(self.token, self._field, self._sources)
+
+    def __deepcopy__(self, memo: object) -> "Ciphertext":
+        return self.__copy__()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if not self.token:
+            raise TypeError("a secret that is not encrypted yet is never pickled: save it first")
+        return Ciphertext._restored, (self.token, self._field, self._sources)
+
+    @classmethod
+    def _restored(
+        cls, token: str, field: "EncryptedField", sources: "Values | None"
+    ) -> "Ciphertext":
+        secret = cls(token, field)
+        secret._sources = sources
+        return secret
+
+
+#: The instance whose ``refresh_from_db`` is running. What Django loads for it is read with
+#: ``getattr``, and that must give the ciphertext: see :meth:`EncryptedAttribute._reveal`.
+refreshing: ContextVar[models.Model | None] = ContextVar("refreshing", default=None)
+
+
+class EncryptedAttribute(DeferredAttribute):
+    """Decrypts when it is read, once; loads the column first where it was deferred."""
+
+    field: "EncryptedField"
+
+    def __init__(self, field: "EncryptedField") -> None:
+        super().__init__(field)
+        self.attname: str = field.attname
+
+    def __get__(self, instance: models.Model | None, cls: Any = None) -> Any:
+        if instance is None:
+            return self
+        try:
+            secret = instance.__dict__[self.attname]
+        except KeyError:
+            secret = self.load(instance)
+        if secret is None:
+            return None
+        value = secret._value
+        return self._reveal(instance, secret) if value is UNREAD else value
+
+    def __set__(self, instance: models.Model, value: Any) -> None:
+        values = instance.__dict__
+        if type(value) is Ciphertext:
+            # Out of the database, by way of from_db. A ciphertext for a row that holds one is
+            # either refreshed (and says what it is sealed under) or somebody's foreign one.
+            if self.attname in values and value._sources is None:
+                value = _foreign(value)
+            values[self.attname] = value
+        elif value is None:
+            values[self.attname] = None
+        else:
+            before = values.get(self.attname)
+            secret = Ciphertext("", self.field)
+            secret._value = value
+            # A value that turns out to be the one that is stored keeps its token.
+            if before is not None and before._text is not None:
+                secret.token = before.token
+                secret._sources = before._sources
+                secret._text = before._text
+            values[self.attname] = secret
+
+    def _reveal(self, instance: models.Model, secret: Ciphertext) -> Any:
+        """Decrypt and keep the value; for a row that Django reads for a refresh, do not.
+
+        ``refresh_from_db`` loads the row as a second instance and copies each attribute with a
+        getattr and a setattr. Decrypting there would cost, lose the token, and break the refresh
+        of a row whose secret cannot be read.
+        """
+        stale = refreshing.get()
+        raw = getattr(instance._state, "raw_save", False)
+        if raw or (stale is not None and stale is not instance and stale.pk == instance.pk):
+            if secret._sources is None:
+                secret._sources = getattr(instance._state, "encrypted_under", None)
+            return secret
+        return self.field.reveal(instance, secret)
+
+    # -- deferred loading ---------------------------------------------------------------------
+
+    def load(self, instance: models.Model) -> Ciphertext | None:
+        """Load a deferred column, with its sources in the same query, and return what it holds.
+
+        Raises:
+            DoesNotExist: the row is gone.
+            AttributeError: the instance was never saved.
+        """
+        if instance.pk is None:
+            raise AttributeError(
+                f"Cannot retrieve deferred field {self.attname!r} from an unsaved model."
+            )
+        fetch_mode = getattr(instance._state, "fetch_mode", None)  # newer Django has it
+        if fetch_mode is None:
+            self.fetch_one(instance)
+        else:
+            fetch_mode.fetch(self, instance)
+        try:
+            secret: Ciphertext | None = instance.__dict__[self.attname]
+        except KeyError:
+            name = instance._meta.object_name
+            raise type(instance).DoesNotExist(f"{name} matching query does not exist.") from None
+        return secret
+
+    def fetch_one(self, instance: models.Model) -> None:
+        """Load the column for one instance (Django calls it, see ``fetch_modes``)."""
+        names = layout_of(instance).attnames
+        secret, *sources = stored_row(instance).values_list(self.attname, *names).get()
+        self._put(instance, secret, sources)
+
+    def fetch_many(self, instances: list[models.Model]) -> None:
+        """Load the column for all instances of one result that lack it, with one query."""
+        lacking = [one for one in instances if self.attname not in one.__dict__ and one.pk]
+        if not lacking:
+            return
+        names = layout_of(lacking[0]).attnames
+        manager = type(lacking[0])._base_manager.using(lacking[0]._state.db)
+        rows = manager.filter(pk__in=[one.pk for one in lacking])
+        found = {pk: row for pk, *row in rows.values_list("pk", self.attname, *names)}
+        for instance in lacking:
+            if instance.pk in found:
+                secret, *sources = found[instance.pk]
+                self._put(instance, secret, sources)
+
+    def _put(self, instance: models.Model, secret: Ciphertext | None, sources: list[Any]) -> None:
+        values = instance.__dict__
+        if secret is not None:
+            secret._sources = tuple(sources)
+        values[self.attname] = secret
+        for name, value in zip(layout_of(instance).attnames, sources, strict=True):
+            values.setdefault(name, value)
+        known = getattr(instance._state, "encrypted_under", None)
+        if type(known) is Partial:
+            under = known.filled(tuple(sources))
+            instance._state.encrypted_under = under  # type: ignore[attr-defined]
+
+
+class ForeignCiphertext:
+    """The value of an instance that somebody assigned a :class:`Ciphertext` to: it is refused
+    when the instance is saved, since nobody knows which row the token belongs to."""
+
+    def __repr__(self) -> str:
+        return "<Ciphertext of another row>"
+
+
+def _foreign(value: Ciphertext) -> Ciphertext:
+    secret = Ciphertext("", value._field)
+    secret._value = ForeignCiphertext()
+    return secret

@@ -1,0 +1,464 @@
+"""The model fields: a text or a JSON value, encrypted under the key of the row's tenant."""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.core.exceptions import FieldError, ValidationError
+from django.db import models
+from django.db.models.expressions import Col
+from django.db.models.signals import class_prepared
+from django.utils.functional import Promise, cached_property
+from django.utils.translation import gettext_lazy as _
+
+from encryption import hooks, lookups
+from encryption.binding import Layout, Partial, Values, layout_of, located
+from encryption.conf import get_keyring, get_settings
+from encryption.core import tokens
+from encryption.core.errors import DecryptionError, EncryptionError, MalformedTokenError
+from encryption.descriptors import UNREAD, Ciphertext, EncryptedAttribute, ForeignCiphertext
+from encryption.forms import SecretField
+
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+    from django.db.models.expressions import Combinable
+
+    BaseField = models.Field[Any, Any]
+else:
+    BaseField = models.Field
+
+#: What a value could not be turned into text for: an exception class and a message, neither of
+#: which holds the value. Returned and not raised, so that the traceback has no frame with it.
+Problem = tuple[type[Exception], str]
+
+
+class EncryptedField(BaseField):
+    """What the encrypted fields have in common; use one of its subclasses.
+
+    Args:
+        salt_field: name of the field of the same model whose value (a foreign key's id) is the
+            tenant.
+        bound_to: names of further fields of the row that the value is authenticated with, so
+            that its token is worthless in any other row.
+        context: what the value is; by default ``app_label.model_name.field_name``. Set it to the
+            old label before renaming a model or field.
+        allow_plaintext: for the time in which an existing column is adopted: what is no token is
+            read as it is. Everything written is encrypted.
+    """
+
+    descriptor_class = EncryptedAttribute
+    empty_strings_allowed = False
+    # The admin shows the value of a field with choices by way of them: here it never has any.
+    flatchoices = (("", ""),)  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        *args: Any,
+        salt_field: str = "",
+        bound_to: Sequence[str] = (),
+        context: str | None = None,
+        allow_plaintext: bool = False,
+        **options: Any,
+    ) -> None:
+        self.salt_field = salt_field
+        self.bound_to = (bound_to,) if isinstance(bound_to, str) else tuple(bound_to)
+        self.context = context
+        self.allow_plaintext = allow_plaintext
+        super().__init__(*args, **options)
+
+    def deconstruct(self) -> Any:
+        name, path, args, kwargs = super().deconstruct()
+        kwargs["salt_field"] = self.salt_field
+        if self.bound_to:
+            kwargs["bound_to"] = self.bound_to
+        if self.context is not None:
+            kwargs["context"] = self.context
+        if self.allow_plaintext:
+            kwargs["allow_plaintext"] = True
+        return name, path, args, kwargs
+
+    def contribute_to_class(self, cls: type[models.Model], name: str, *args: Any) -> None:
+        super().contribute_to_class(cls, name, *args)
+        self.label = f"{cls._meta.label}.{self.name}"
+        self.aad_context = (
+            f"{cls._meta.label_lower}.{self.name}" if self.context is None else self.context
+        )
+
+    def get_internal_type(self) -> str:
+        return "TextField"
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def from_db_value(
+        self, value: Any, expression: Any, connection: "BaseDatabaseWrapper"
+    ) -> Ciphertext | None:
+        return None if value is None else Ciphertext(value, self)
+
+    def reveal(self, instance: models.Model, secret: Ciphertext) -> Any:
+        """Decrypt the secret of an instance, keep the plaintext in it and return it.
+
+        Raises:
+            DecryptionError: its message begins with the model, field and primary key.
+        """
+        layout = layout_of(instance)
+        under = secret._sources
+        if under is None:
+            under = getattr(instance._state, "encrypted_under", None)
+            if under is None:
+                raise _foreign(self.label)
+        if type(under) is Partial:
+            under = layout.loaded(instance) or under
+        try:
+            value, text = self.open(
+                secret.token, layout.salt(self, under), layout.bound(self, under)
+            )
+        except DecryptionError as error:
+            raise located(error, self, instance.pk) from None
+        secret._sources = under
+        secret._text = text
+        secret._value = value
+        return value
+
+    def open(self, token: str, salt: str, bound_to: Sequence[str | None]) -> tuple[Any, str]:
+        """Decrypt a token and return the value, and the text that was encrypted."""
+        text = self._open_text(token, salt, bound_to)
+        return self.from_text(text), text
+
+    def _open_text(self, token: str, salt: str, bound_to: Sequence[str | None]) -> str:
+        if self.allow_plaintext and self.is_plaintext(token, salt):
+            return token
+        return get_keyring().decrypt(token, salt, self.aad_context, bound_to)
+
+    def is_plaintext(self, stored: str, salt: str) -> bool:
+        """Under ``allow_plaintext``: say whether a column's text is old plaintext.
+
+        What begins like a v2 token is one. A text of v1's shape (any base64 of 28 bytes, such as
+        some API keys) is a token if a key opens it. If none does, it is plaintext, unless v1 is
+        what this project writes: then its key may merely be missing, and it is not guessed.
+        """
+        if tokens.key_id_of(stored):
+            return False
+        try:
+            tokens.parse_v1(stored)
+        except MalformedTokenError:
+            return True
+        if tokens.V1 not in get_settings().read_formats:
+            return True
+        try:
+            get_keyring().decrypt(stored, salt)
+        except DecryptionError:
+            return get_settings().write_format != tokens.V1
+        return False
+
+    def from_text(self, text: str) -> Any:
+        """Turn the decrypted text into the value."""
+        raise NotImplementedError
+
+    def to_text(self, value: Any) -> tuple[str, Problem | None]:
+        """Turn a value into the text to encrypt, or say why that cannot be."""
+        raise NotImplementedError
+
+    def is_changed(self, secret: Ciphertext) -> bool:
+        """Say whether a secret that was read or assigned differs from its token."""
+        return True
+
+    # -- writing ------------------------------------------------------------------------------
+
+    def pre_save(self, model_instance: models.Model, add: bool) -> Ciphertext | None:
+        """Return what to store: the same ciphertext for as long as neither value nor tenant
+        changed, however often Django asks."""
+        try:
+            secret = model_instance.__dict__[self.attname]
+        except KeyError:
+            secret = self._attribute.load(model_instance)
+        return None if secret is None else self.seal(model_instance, secret)
+
+    @property
+    def _attribute(self) -> EncryptedAttribute:
+        attribute: EncryptedAttribute = getattr(self.model, self.attname)
+        return attribute
+
+    def seal(self, instance: models.Model, secret: Ciphertext) -> Ciphertext:
+        """Make a secret's token fit its value and the row's sources, and return it.
+
+        Raises:
+            MissingSaltError: the tenant is not set or not saved.
+            TypeError, ValueError, FieldError: the value cannot be encrypted.
+            DecryptionError: the sources changed and the old token cannot be read.
+        """
+        layout = layout_of(instance)
+        under: Values = getattr(instance._state, "encrypt_under", None) or layout.current(instance)
+        if not secret.token or (secret._value is not UNREAD and self.is_changed(secret)):
+            if type(under) is Partial:
+                under = under.filled(layout.loaded(instance) or under)
+            self._encrypt_value(layout, secret, under)
+        elif secret._sources != under or self.allow_plaintext:
+            self._keep_or_rebind(layout, instance, secret, under)
+        return secret
+
+    def _encrypt_value(self, layout: Layout, secret: Ciphertext, under: Values) -> None:
+        salt, bound, keyring = layout.salt(self, under), layout.bound(self, under), get_keyring()
+        text, problem = self.to_text(secret._value)
+        if problem is None:
+            try:
+                secret.token = keyring.encrypt(text, salt, self.aad_context, bound)
+            except ValueError as error:
+                problem = ValueError, str(error)
+            else:
+                secret._text = text
+                secret._sources = under
+                return
+        del text  # a traceback page shows the locals of this frame
+        raise problem[0](f"{self.label}: {problem[1]}")
+
+    def _keep_or_rebind(
+        self, layout: Layout, instance: models.Model, secret: Ciphertext, under: Values
+    ) -> None:
+        known: Values | None = secret._sources or getattr(instance._state, "encrypted_under", None)
+        if known is None:
+            raise _foreign(self.label)
+        salt_place, bound_places = layout.places[self.attname]
+        places = (salt_place, *bound_places)
+        if type(known) is Partial and layout.unsure(known, under, places):
+            known = layout.loaded(instance) or known
+        if not tokens.key_id_of(secret.token):
+            places = (salt_place,)  # a v1 token is bound to its tenant and to nothing else
+        plain = self.allow_plaintext and self.is_plaintext(
+            secret.token, layout.salt(self, layout.loaded(instance) or known)
+        )
+        if not plain and not layout.changed(known, under, places):
+            secret._sources = known
+            return
+        if type(known) is Partial:
+            known = layout.loaded(instance) or known
+        if type(under) is Partial:
+            under = under.filled(known)
+        self._rebind(layout, instance, secret, known, under)
+
+    def _rebind(
+        self,
+        layout: Layout,
+        instance: models.Model,
+        secret: Ciphertext,
+        known: Values,
+        under: Values,
+    ) -> None:
+        salt, bound = layout.salt(self, under), layout.bound(self, under)
+        keyring = get_keyring()
+        try:
+            token = keyring.encrypt(
+                self._open_text(
+                    secret.token, layout.salt(self, known), layout.bound(self, known)
+                ),
+                salt,
+                self.aad_context,
+                bound,
+            )
+        except DecryptionError as error:
+            raise located(error, self, instance.pk) from None
+        secret.token = token
+        secret._sources = under
+
+    def get_db_prep_save(self, value: Any, connection: "BaseDatabaseWrapper") -> Any:
+        """Let through what was encrypted for its row, and nothing else.
+
+        Raises:
+            FieldError: a value or an expression came without a row.
+        """
+        if type(value) is Ciphertext:
+            if value._sources is not None:
+                return value.token
+        elif value is None or lookups.is_sealed(value):
+            return value
+        del value  # a traceback page shows the locals of this frame
+        raise FieldError(
+            f"{self.label} is encrypted for its row, and this value came without one: from "
+            "update(), from bulk_update() without EncryptedManager, or from a default in a "
+            "migration. Nothing was written. Assign the value to the instances and save() them, "
+            "or use bulk_update() with `objects = EncryptedManager()`. To add the field to a "
+            "table with rows, add it with null=True and fill it from a RunPython migration."
+        )
+
+    # Django 5.2 asks for get_placeholder, newer releases for get_placeholder_sql.
+
+    def get_placeholder(
+        self, value: Any, compiler: Any, connection: "BaseDatabaseWrapper"
+    ) -> str:
+        hooks.check_upsert(self, compiler.query)
+        return "%s"
+
+    def get_placeholder_sql(
+        self, value: Any, compiler: Any, connection: "BaseDatabaseWrapper"
+    ) -> tuple[str, Any]:
+        hooks.check_upsert(self, compiler.query)
+        if hasattr(value, "as_sql"):
+            sql: tuple[str, Any] = compiler.compile(value)
+            return sql
+        return "%s", (value,)
+
+    # -- queries ------------------------------------------------------------------------------
+
+    def get_lookup(self, lookup_name: str) -> Any:  # type: ignore[override]
+        return lookups.lookup_for(self, lookup_name)
+
+    def get_transform(self, lookup_name: str) -> Any:  # type: ignore[override]
+        raise lookups.refusal(self.label, f"{lookup_name!r}")
+
+    def get_col(self, alias: str, output_field: Any = None) -> Col:
+        if output_field is None or output_field == self:
+            return lookups.EncryptedCol(alias, self)
+        return Col(alias, self, output_field)
+
+    @cached_property
+    def cached_col(self) -> Col:
+        return lookups.EncryptedCol(self.model._meta.db_table, self)
+
+    # -- forms and serialisation --------------------------------------------------------------
+
+    def value_from_object(self, obj: models.Model) -> Any:
+        """Give forms and serialisers the ciphertext, never the plaintext."""
+        secret = obj.__dict__.get(self.attname) if self.attname in obj.__dict__ else (
+            self._attribute.load(obj)
+        )
+        return None if secret is None else secret.detached()
+
+    def value_to_string(self, obj: models.Model) -> Any:
+        """Return the token, as ``dumpdata`` writes it."""
+        secret = self.pre_save(obj, False)
+        return None if secret is None else secret.token
+
+    def save_form_data(self, instance: models.Model, data: Any) -> None:
+        """Keep the stored value when the form hands back what it was given."""
+        if not isinstance(data, Ciphertext):
+            super().save_form_data(instance, data)
+
+    def formfield(self, **kwargs: Any) -> "forms.Field | None":  # type: ignore[override]
+        return super().formfield(**{"form_class": SecretField, **kwargs})  # type: ignore[arg-type]
+
+
+def _foreign(label: str) -> EncryptionError:
+    return EncryptionError(
+        f"{label} holds a Ciphertext of another row. A token is readable only in the row it was "
+        "encrypted for: assign the plaintext, ciphertext.decrypt(salt), instead."
+    )
+
+
+class EncryptedTextField(EncryptedField):
+    """A text, encrypted. ``None`` is NULL; ``""`` is a value and is encrypted."""
+
+    description = _("Encrypted text")
+
+    def from_text(self, text: str) -> str:
+        return text
+
+    def to_text(self, value: Any) -> tuple[str, Problem | None]:
+        if type(value) is str:
+            return value, None
+        if isinstance(value, (str, Promise)):
+            return str.__str__(str(value)), None
+        if hasattr(value, "resolve_expression"):
+            return "", _expression_problem()
+        if isinstance(value, ForeignCiphertext):
+            return "", (EncryptionError, str(_foreign("it")))
+        return "", (TypeError, f"the value is a text, not {type(value).__name__}")
+
+    def is_changed(self, secret: Ciphertext) -> bool:
+        return bool(secret._value != secret._text)
+
+    def to_python(self, value: Any) -> Any:
+        if value is None or isinstance(value, (str, Ciphertext)):
+            return value
+        raise ValidationError(_("Enter a text."), code="invalid")
+
+
+class EncryptedJSONField(EncryptedField):
+    """Any JSON value, encrypted as a whole, keys included. ``None`` is NULL.
+
+    Args:
+        encoder: a ``json.JSONEncoder`` subclass, as on ``JSONField``.
+        decoder: a ``json.JSONDecoder`` subclass, as on ``JSONField``.
+    """
+
+    description = _("Encrypted JSON")
+
+    def __init__(
+        self,
+        *args: Any,
+        encoder: type[json.JSONEncoder] | None = None,
+        decoder: type[json.JSONDecoder] | None = None,
+        **options: Any,
+    ) -> None:
+        if encoder is not None and not callable(encoder):
+            raise ValueError("The encoder parameter must be a callable object.")
+        if decoder is not None and not callable(decoder):
+            raise ValueError("The decoder parameter must be a callable object.")
+        self.encoder = encoder
+        self.decoder = decoder
+        super().__init__(*args, **options)
+
+    def deconstruct(self) -> Any:
+        name, path, args, kwargs = super().deconstruct()
+        if self.encoder is not None:
+            kwargs["encoder"] = self.encoder
+        if self.decoder is not None:
+            kwargs["decoder"] = self.decoder
+        return name, path, args, kwargs
+
+    def from_text(self, text: str) -> Any:
+        try:
+            return json.loads(text, cls=self.decoder)
+        except ValueError:
+            pass
+        del text
+        raise MalformedTokenError(
+            f"{self.label}: what was encrypted is not JSON. It was written by another kind of "
+            "field; write a new value."
+        )
+
+    def to_text(self, value: Any) -> tuple[str, Problem | None]:
+        if hasattr(value, "resolve_expression"):
+            return "", _expression_problem()
+        if isinstance(value, ForeignCiphertext):
+            return "", (EncryptionError, str(_foreign("it")))
+        try:
+            return self.dumps(value), None
+        except TypeError as error:
+            told = re.fullmatch(r"Object of type \w+ is not JSON serializable", str(error))
+            return "", (TypeError, told[0] if told else "the value is not JSON serializable")
+        except (ValueError, RecursionError):
+            return "", (ValueError, "the value holds NaN, an infinity or a circle: JSON has none")
+
+    def dumps(self, value: Any) -> str:
+        """The JSON text that is encrypted: compact, not escaped, no NaN."""
+        return json.dumps(
+            value, cls=self.encoder, ensure_ascii=False, separators=(",", ":"), allow_nan=False
+        )
+
+    def is_changed(self, secret: Ciphertext) -> bool:
+        if secret._text is None:
+            return True
+        text, problem = self.to_text(secret._value)
+        if problem is not None:
+            return True
+        # What another program wrote may be spelt another way and still be the same value.
+        return text != secret._text and text != self.dumps(self.from_text(secret._text))
+
+    def validate(self, value: Any, model_instance: Any) -> None:
+        super().validate(value, model_instance)
+        if self.to_text(value)[1] is not None:
+            raise ValidationError(_("Enter a valid JSON."), code="invalid")
+
+
+def _expression_problem() -> Problem:
+    return FieldError, (
+        "an expression is computed by the database, which has no key. Assign the value itself."
+    )
+
+
+def _on_class_prepared(sender: type[models.Model], **kwargs: object) -> None:
+    hooks.install(sender, EncryptedField)
+
+
+class_prepared.connect(_on_class_prepared, dispatch_uid="encryption.fields")
