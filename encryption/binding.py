@@ -6,6 +6,7 @@ with (``_state.encrypted_under``), and every write compares that with what it ho
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -84,6 +85,10 @@ def end_of_relations(field: "models.Field[Any, Any]") -> "models.Field[Any, Any]
     return field
 
 
+#: ``str()`` of a UUID costs as much as an encryption, and the rows of a result share few tenants.
+_uuid_text = lru_cache(maxsize=10_000)(UUID.__str__)
+
+
 class Source:
     """One field of a row that a secret depends on."""
 
@@ -100,13 +105,12 @@ class Source:
         """Return a value as the text that is derived from or authenticated; ``None`` for NULL."""
         if value is None:
             return None
+        if type(value) is self._native:
+            return _uuid_text(value) if self._native is UUID else str(value)
         if self._end is None:  # the models it points to may not be loaded any earlier
-            end = end_of_relations(self.field)
-            self._native = NATIVE_TYPES.get(end.get_internal_type())
-            self._end = end
-        if type(value) is not self._native:
-            value = self._end.to_python(value)
-        return str(value)
+            self._end = end_of_relations(self.field)
+            self._native = NATIVE_TYPES.get(self._end.get_internal_type())
+        return str(self._end.to_python(value))
 
     def same(self, one: Any, other: Any) -> bool:
         """Say whether two values are the same text."""
@@ -153,7 +157,7 @@ class Layout:
             attname: (self._place.get(salt, -1), tuple(self._place.get(name, -1) for name in bound))
             for attname, (salt, bound) in self._names.items()
         }
-        tables = {field.model._meta.db_table for field in self.fields}
+        tables = {field.model._meta.db_table for field in (*self.fields, *self.dependents)}
         tables |= {source.field.model._meta.db_table for source in self.sources}
         #: Whether a source stands in another table than a secret that depends on it.
         self.spans_tables = len(tables) > 1
@@ -249,9 +253,8 @@ class Layout:
 
     def bound(self, field: "EncryptedField", values: Values) -> list[str | None]:
         """Return the texts that a field's secret is bound to under these source values."""
-        return [
-            self.sources[place].text(values[place]) for place in self.places[field.attname][1]
-        ]
+        places = self.places[field.attname][1]
+        return [self.sources[place].text(values[place]) for place in places] if places else []
 
 
 def _picker(keys: Sequence[Any]) -> Callable[[Any], Values]:

@@ -3,6 +3,8 @@
 What stands in ``instance.__dict__`` is ``None`` or a :class:`Ciphertext`, never a plaintext.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -101,9 +103,23 @@ class Ciphertext:
         return secret
 
 
-#: The instance whose ``refresh_from_db`` is running. What Django loads for it is read with
-#: ``getattr``, and that must give the ciphertext: see :meth:`EncryptedAttribute._reveal`.
+#: The instance whose ``refresh_from_db`` is running here. What Django loads for it is read with
+#: ``getattr``, and that has to give the ciphertext: see :meth:`EncryptedAttribute._raw`.
 refreshing: ContextVar[models.Model | None] = ContextVar("refreshing", default=None)
+#: One entry for each refresh that runs in the process: the cheap question before the exact one.
+_refreshes: list[None] = []
+
+
+@contextmanager
+def refresh_of(instance: models.Model) -> Iterator[None]:
+    """Have attributes of the row that Django loads for this refresh give ciphertexts."""
+    token = refreshing.set(instance)
+    _refreshes.append(None)
+    try:
+        yield
+    finally:
+        _refreshes.pop()
+        refreshing.reset(token)
 
 
 class EncryptedAttribute(DeferredAttribute):
@@ -125,19 +141,26 @@ class EncryptedAttribute(DeferredAttribute):
         if secret is None:
             return None
         value = secret._value
-        return self._reveal(instance, secret) if value is UNREAD else value
+        if value is not UNREAD:
+            return value
+        if _refreshes or "raw_save" in instance._state.__dict__:
+            raw = self._raw(instance, secret)
+            if raw is not None:
+                return raw
+        return self.field.reveal(instance, secret)
 
     def __set__(self, instance: models.Model, value: Any) -> None:
-        values = instance.__dict__
         if type(value) is Ciphertext:
+            values = instance.__dict__
             # Out of the database, by way of from_db. A ciphertext for a row that holds one is
             # either refreshed (and says what it is sealed under) or somebody's foreign one.
             if self.attname in values and value._sources is None:
                 value = _foreign(value)
             values[self.attname] = value
         elif value is None:
-            values[self.attname] = None
+            instance.__dict__[self.attname] = None
         else:
+            values = instance.__dict__
             before = values.get(self.attname)
             secret = Ciphertext("", self.field)
             secret._value = value
@@ -148,20 +171,21 @@ class EncryptedAttribute(DeferredAttribute):
                 secret._text = before._text
             values[self.attname] = secret
 
-    def _reveal(self, instance: models.Model, secret: Ciphertext) -> Any:
-        """Decrypt and keep the value; for a row that Django reads for a refresh, do not.
+    def _raw(self, instance: models.Model, secret: Ciphertext) -> Ciphertext | None:
+        """Give Django the ciphertext of a row that it saves raw or reads for a refresh.
 
         ``refresh_from_db`` loads the row as a second instance and copies each attribute with a
         getattr and a setattr. Decrypting there would cost, lose the token, and break the refresh
         of a row whose secret cannot be read.
         """
         stale = refreshing.get()
-        raw = getattr(instance._state, "raw_save", False)
-        if raw or (stale is not None and stale is not instance and stale.pk == instance.pk):
+        if "raw_save" in instance._state.__dict__ or (
+            stale is not None and stale is not instance and stale.pk == instance.pk
+        ):
             if secret._sources is None:
                 secret._sources = getattr(instance._state, "encrypted_under", None)
             return secret
-        return self.field.reveal(instance, secret)
+        return None
 
     # -- deferred loading ---------------------------------------------------------------------
 

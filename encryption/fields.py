@@ -102,14 +102,10 @@ class EncryptedField(BaseField):
         Raises:
             DecryptionError: its message begins with the model, field and primary key.
         """
-        layout = layout_of(instance)
-        under = secret._sources
-        if under is None:
-            under = getattr(instance._state, "encrypted_under", None)
-            if under is None:
-                raise _foreign(self.label)
-        if type(under) is Partial:
-            under = layout.loaded(instance) or under
+        layout: Layout = type(instance)._encryption_layout  # type: ignore[attr-defined]
+        under = secret._sources or instance._state.__dict__.get("encrypted_under")
+        if type(under) is not tuple:
+            under = self._all_sources(layout, instance, under)
         try:
             value, text = self.open(
                 secret.token, layout.salt(self, under), layout.bound(self, under)
@@ -121,15 +117,20 @@ class EncryptedField(BaseField):
         secret._value = value
         return value
 
+    def _all_sources(
+        self, layout: Layout, instance: models.Model, under: Values | None
+    ) -> Values:
+        if under is None:
+            raise _foreign(self.label)
+        return layout.loaded(instance) or under
+
     def open(self, token: str, salt: str, bound_to: Sequence[str | None]) -> tuple[Any, str]:
         """Decrypt a token and return the value, and the text that was encrypted."""
-        text = self._open_text(token, salt, bound_to)
-        return self.from_text(text), text
-
-    def _open_text(self, token: str, salt: str, bound_to: Sequence[str | None]) -> str:
         if self.allow_plaintext and self.is_plaintext(token, salt):
-            return token
-        return get_keyring().decrypt(token, salt, self.aad_context, bound_to)
+            text = token
+        else:
+            text = get_keyring().decrypt(token, salt, self.aad_context, bound_to)
+        return self.from_text(text), text
 
     def is_plaintext(self, stored: str, salt: str) -> bool:
         """Under ``allow_plaintext``: say whether a column's text is old plaintext.
@@ -189,7 +190,7 @@ class EncryptedField(BaseField):
             DecryptionError: the sources changed and the old token cannot be read.
         """
         layout = layout_of(instance)
-        under: Values = getattr(instance._state, "encrypt_under", None) or layout.current(instance)
+        under: Values = instance._state.__dict__.get("encrypt_under") or layout.current(instance)
         if not secret.token or (secret._value is not UNREAD and self.is_changed(secret)):
             if type(under) is Partial:
                 under = under.filled(layout.loaded(instance) or under)
@@ -249,9 +250,7 @@ class EncryptedField(BaseField):
         keyring = get_keyring()
         try:
             token = keyring.encrypt(
-                self._open_text(
-                    secret.token, layout.salt(self, known), layout.bound(self, known)
-                ),
+                self.open(secret.token, layout.salt(self, known), layout.bound(self, known))[1],
                 salt,
                 self.aad_context,
                 bound,

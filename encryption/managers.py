@@ -58,7 +58,7 @@ class EncryptedQuerySet(models.QuerySet[Model]):
         if not secrets or not objs:
             return super().bulk_update(objs, fields, batch_size)
         rows = [_Row(layout, one, secrets, names) for one in objs]
-        with vouching(layout.spans_tables):
+        with vouching():
             count = super().bulk_update(rows, sorted(names), batch_size)  # type: ignore[arg-type]
         for row in rows:
             row.written()

@@ -148,10 +148,10 @@ class MasterKey:
 
     def aad_head(self, context: str) -> bytes:
         """The part of the associated data that all values of one context share."""
-        try:
-            return self._aad_heads[context]
-        except KeyError:
-            head = part("v2") + part(self.key_id) + part(context)
+        head = self._aad_heads.get(context)
+        if head is not None:
+            return head
+        head = part("v2") + part(self.key_id) + part(context)
         if len(self._aad_heads) >= _MOST_CONTEXTS:
             self._aad_heads.clear()
         self._aad_heads[context] = head

@@ -21,13 +21,14 @@ class KeyCache(Generic[Key]):
         ValueError: ``size`` is below 1.
     """
 
-    __slots__ = ("_derivations", "_entries", "_lock", "size")
+    __slots__ = ("_derivations", "_entries", "_last", "_lock", "size")
 
     def __init__(self, size: int) -> None:
         if size < 1:
             raise ValueError(f"a key cache holds at least 1 key, not {size}")
         self.size = size
         self._entries: OrderedDict[Hashable, Key] = OrderedDict()
+        self._last: Key | None = None
         self._derivations: dict[Hashable, Future[Key]] = {}
         self._lock = threading.Lock()
 
@@ -40,11 +41,12 @@ class KeyCache(Generic[Key]):
     def get(self, name: Hashable) -> Key | None:
         """Return the key of this name and mark it as used, or ``None``."""
         entry = self._entries.get(name)
-        if entry is not None:
+        if entry is not None and entry is not self._last:  # rows of one tenant come in runs
             try:
                 self._entries.move_to_end(name)
             except KeyError:  # another thread evicted it just now
                 pass
+            self._last = entry
         return entry
 
     def derive(self, name: Hashable, derivation: Callable[[str], Key], salt: str) -> Key:
@@ -83,3 +85,4 @@ class KeyCache(Generic[Key]):
         """Forget every key."""
         with self._lock:
             self._entries.clear()
+            self._last = None

@@ -98,8 +98,10 @@ class Keyring:
         if self.write_format == tokens.V1:
             return self._encrypt_v1(plaintext, salt)
         primary = self.primary
-        tenant = self._tenant_key(primary, salt)
-        aad = _aad(primary, context, bound_to)
+        tenant = self._tenants.get((primary, salt)) or self._tenant_key(primary, salt)
+        aad = primary.aad_head(context)
+        if bound_to:
+            aad += b"".join(map(tokens.part, bound_to))
         iv = urandom(12)
         sealed = tenant.cipher.encrypt(iv, _utf8(plaintext), aad)
         return tokens.build_v2(primary.prefix, tenant.commitment + iv + sealed)
@@ -126,28 +128,28 @@ class Keyring:
             if tokens.format_of(token) == tokens.V1:
                 return _text(self._open_v1(token, salt))
             master = self._master_of(token)
-        tenant = self._tenant_key(master, salt)
-        commitment, iv, sealed = tokens.parse_v2(token)
+        tenant = self._tenants.get((master, salt)) or self._tenant_key(master, salt)
+        payload = tokens.parse_v2(token)
         # Not a secret: every token of this tenant shows it. So no constant-time comparison.
-        if commitment != tenant.commitment:
+        if payload[:16] != tenant.commitment:
             raise WrongKeyError(
                 f"The token names key {master.key_id}, which is in the keyring, but was made "
                 "under another salt: it belongs to another tenant, or the tenant's id changed. "
                 "Give the salt it was written with."
             )
+        aad = master.aad_head(context)
+        if bound_to:
+            aad += b"".join(map(tokens.part, bound_to))
         try:
-            data = tenant.cipher.decrypt(iv, sealed, _aad(master, context, bound_to))
+            return _text(tenant.cipher.decrypt(payload[16:28], payload[28:], aad))
         except InvalidTag:
-            data = None
-        if data is None:
             raise TamperedError(
                 f"The token is under the right key ({master.key_id}) and salt, but its "
                 "authentication failed: the data was changed, or it was moved here from another "
                 "column, row or host. After renaming a model or a field set context= to the old "
                 'label ("app_label.model_name.field_name"); otherwise restore the value from a '
                 "backup or write a new one."
-            )
-        return _text(data)
+            ) from None
 
     def _master_of(self, token: str) -> MasterKey:
         """Find the key that a v2 token names, deriving the key ids only as far as needed."""
@@ -191,12 +193,8 @@ class Keyring:
     # -- keys ---------------------------------------------------------------------------------
 
     def _tenant_key(self, master: MasterKey, salt: str) -> TenantKey:
-        name = (master, salt)
-        tenant = self._tenants.get(name)
-        if tenant is None:
-            _require(salt)
-            tenant = self._tenants.derive(name, master.tenant_key, salt)
-        return tenant
+        _require(salt)
+        return self._tenants.derive((master, salt), master.tenant_key, salt)
 
     def _v1_cipher(self, master: MasterKey, salt: str) -> AESGCM:
         name = (master, salt)
@@ -213,11 +211,6 @@ def _require(salt: str) -> None:
             "The salt is empty, so there is no tenant whose key could be used. Save the project "
             "or user that owns the value first, and set it on the row."
         )
-
-
-def _aad(master: MasterKey, context: str, bound_to: Sequence[str | None]) -> bytes:
-    head = master.aad_head(context)
-    return head + b"".join(map(tokens.part, bound_to)) if bound_to else head
 
 
 def _utf8(plaintext: str) -> bytes:

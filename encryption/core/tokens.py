@@ -51,7 +51,7 @@ _FROM_URL: Final = bytes.maketrans(b"-_+/", b"+/!!")
 # The last letter before the padding carries 2 or 4 bits that no byte uses. A canonical text has
 # them at zero: these are the letters of standard base64 that do, by len(text without pad) % 4.
 _ALPHABET: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-_CANONICAL_ENDS: Final = {2: _ALPHABET[::16], 3: _ALPHABET[::4]}
+_CANONICAL_ENDS: Final = (b"", b"", _ALPHABET[::16], _ALPHABET[::4])
 _PADS: Final = (b"", b"", b"==", b"=")
 
 _NOT_BASE64: Final = (
@@ -98,7 +98,7 @@ def _strict_bytes(letters: bytes, minimum: int) -> bytes:
         MalformedTokenError: not canonical base64, or fewer than ``minimum`` bytes.
     """
     rest = len(letters) % 4
-    if rest and letters[-1] not in _CANONICAL_ENDS.get(rest, b""):
+    if rest and letters[-1] not in _CANONICAL_ENDS[rest]:
         raise MalformedTokenError(_NOT_BASE64)
     try:
         data = a2b_base64(letters + _PADS[rest], strict_mode=True)
@@ -112,8 +112,8 @@ def _strict_bytes(letters: bytes, minimum: int) -> bytes:
     return data
 
 
-def parse_v2(token: str) -> tuple[bytes, bytes, bytes]:
-    """Take a v2 token apart: commitment[16], iv[12], ciphertext and tag as AES-GCM takes them.
+def parse_v2(token: str) -> bytes:
+    """Return the payload of a v2 token: commitment[16] | iv[12] | ciphertext | tag[16].
 
     Raises:
         MalformedTokenError: not exactly the text of at least 44 bytes.
@@ -122,8 +122,7 @@ def parse_v2(token: str) -> tuple[bytes, bytes, bytes]:
         letters = token[V2_PREFIX_LENGTH:].encode("ascii")
     except UnicodeEncodeError:
         raise MalformedTokenError(_NOT_BASE64) from None
-    data = _strict_bytes(letters.translate(_FROM_URL), _V2_MINIMUM)
-    return data[:16], data[16:28], data[28:]
+    return _strict_bytes(letters.translate(_FROM_URL), _V2_MINIMUM)
 
 
 def build_v2(prefix: str, payload: bytes) -> str:
