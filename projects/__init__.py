@@ -1,0 +1,1 @@
+"""Projects, who may do what in them, and what every endpoint below a project shares."""
