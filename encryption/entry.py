@@ -1,0 +1,144 @@
+"""What a secret that somebody sends may be: one set of rules for forms and for REST.
+
+Nothing here returns or raises a part of what was sent. A rule that is broken is told by its code,
+a key of :data:`MESSAGES`.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+#: The most bytes of UTF-8 that a secret has. Larger than any key or certificate chain.
+MAX_BYTES: Final = 64 * 1024
+
+#: What the admin shows in place of a secret.
+SET: Final = _("set")
+NOT_SET: Final = _("not set")
+
+MESSAGES: Final[Mapping[str, "str | Promise"]] = {
+    "null_character": _("Null characters are not allowed."),
+    "surrogate": _("The value holds half of a character (a lone surrogate)."),
+    "too_long": _("The value is longer than 64 KiB."),
+    "mask": _(
+        "This is what is shown in place of a secret, not a secret. Send the secret itself, or "
+        "nothing at all to keep the one that is stored."
+    ),
+    "invalid_json": _("Enter a valid JSON value, without repeated keys, NaN or infinities."),
+    "null": _("JSON null is not a value."),
+}
+
+_MASK_CHARACTERS = "*\u2022\u25cf\u2217\u00b7"  # asterisks, bullets, dots
+_MASK: Final = re.compile(
+    rf"""
+    [{_MASK_CHARACTERS}]{{3,}}          # nothing but a mask
+    | \S*[{_MASK_CHARACTERS}]{{4,}}\S*  # a mask with the ends of a secret around it
+    | <Ciphertext(\ [0-9a-f]{{8}}|\ v1)?>
+    """,
+    re.VERBOSE,
+)
+# A mask stands in for one word. A long text with a line of asterisks in it is a text.
+_LONGEST_MASK = 256
+
+
+def is_mask(text: str) -> bool:
+    """Say whether a text is one that is displayed where a secret is not."""
+    text = text.strip()
+    return len(text) <= _LONGEST_MASK and _MASK.fullmatch(text) is not None
+
+
+def text_problem(text: str) -> str | None:
+    """Return the code of the rule that a text breaks, or ``None``."""
+    if text in (str(SET), str(NOT_SET)):
+        return "mask"
+    return _encoding_problem(text) or ("mask" if is_mask(text) else None)
+
+
+def _encoding_problem(text: str) -> str | None:
+    # Counted in characters first: a text of a gigabyte is not encoded to be refused.
+    if len(text) > MAX_BYTES:
+        return "too_long"
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        return "surrogate"
+    if size > MAX_BYTES:
+        return "too_long"
+    return "null_character" if "\0" in text else None
+
+
+def json_problem(value: Any, encoder: type[json.JSONEncoder] | None = None) -> str | None:
+    """Return the code of the rule that a JSON value, or any text in it, breaks, or ``None``."""
+    try:
+        text = json.dumps(value, cls=encoder, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return "invalid_json"
+    if value is None:
+        return "null"
+    # The keys as they will be written, whatever they are in the value; lone surrogates too.
+    problem = _encoding_problem(text)
+    if problem is None and any(map(_is_shown, _parts(value))):
+        problem = "mask"
+    if problem is None and any("\0" in part for part in _parts(value) if isinstance(part, str)):
+        problem = "null_character"
+    return problem
+
+
+def parse_json(text: str, decoder: type[json.JSONDecoder] | None = None) -> tuple[Any, str | None]:
+    """Parse a JSON text strictly.
+
+    Returns:
+        The value and ``None``, or ``None`` and the code of the rule that the text breaks.
+    """
+    if len(text) > MAX_BYTES:
+        return None, "too_long"
+    try:
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse)
+        if decoder is not None:
+            value = json.loads(text, cls=decoder)
+    except (ValueError, RecursionError):
+        return None, "invalid_json"
+    return value, None
+
+
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError  # which of two values is meant is anybody's guess
+    return found
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError
+
+
+def _is_shown(part: Any) -> bool:
+    if isinstance(part, str):
+        return is_mask(part)
+    # What a serializer field gives for a secret.
+    return part.keys() == {"set"} and isinstance(part["set"], bool)
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    """Every text, keys included, and every object inside a JSON value."""
+    waiting = [value]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, str):
+            yield part
+        elif isinstance(part, Mapping):
+            yield part
+            waiting.extend(map(str, part))
+            waiting.extend(part.values())
+        elif isinstance(part, (list, tuple)):
+            waiting.extend(part)
+
+
+def echoes(message: object, value: Any) -> bool:
+    """Say whether a message holds the value that it is about, or a text inside that value."""
+    told = str(message)
+    texts = _parts(value) if isinstance(value, (str, Mapping, list, tuple)) else (str(value),)
+    return any(isinstance(text, str) and text and text in told for text in texts)
