@@ -1,0 +1,246 @@
+"""System checks: what could only fail at runtime otherwise, each with an id and a way out."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from django.apps import AppConfig, apps
+from django.core.checks import CheckMessage, Error, Tags, register
+from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
+from django.db import models
+
+from encryption.binding import NATIVE_TYPES, end_of_relations
+from encryption.conf import HOW_TO_MAKE_A_KEY, EncryptionSettings, build_keyring
+from encryption.fields import EncryptedField
+from encryption.registry import databases_of, encrypted_columns
+from encryption.status import column_status, missing_keys
+
+#: What a deletion of the tenant may not do: write the salt without the secret.
+_SETTERS = ("SET_NULL", "SET_DEFAULT", "SET", "DB_SET_NULL", "DB_SET_DEFAULT")
+
+
+@register(Tags.security)
+def check_keys(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """E001 no usable master key; E002 a key stands twice; E003 a wrong entry in ENCRYPTION."""
+    try:
+        settings = EncryptionSettings.load()
+    except (ImproperlyConfigured, ImportError) as error:
+        return [Error(str(error), id="encryption.E003")]
+    try:
+        settings.master_keys()
+    except ValueError as error:
+        return [Error(f"There is no usable master key: {error}.", HOW_TO_MAKE_A_KEY, id=_E001)]
+    try:
+        ring = build_keyring(settings)
+        if len(ring.keys) > 1:  # one key cannot collide, and this derives them all
+            ring.key_ids()
+    except (ImproperlyConfigured, ValueError) as error:
+        twice = "twice" in str(error) or "equals" in str(error) or "one key id" in str(error)
+        return [
+            Error(
+                str(error),
+                "Each key stands once: the primary, and the old ones as fallbacks."
+                if twice
+                else HOW_TO_MAKE_A_KEY,
+                id="encryption.E002" if twice else _E001,
+            )
+        ]
+    return []
+
+
+_E001 = "encryption.E001"
+
+
+@register(Tags.models)
+def check_fields(
+    app_configs: Sequence[AppConfig] | None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Check each encrypted field of each model: E010 to E021."""
+    chosen = apps.get_app_configs() if app_configs is None else app_configs
+    return [
+        message
+        for config in chosen
+        for model in config.get_models(include_auto_created=True)
+        if not model._meta.proxy
+        for field in model._meta.local_concrete_fields
+        if isinstance(field, EncryptedField)
+        for message in (
+            *_check_options(model, field),
+            *_check_salt(model, field),
+            *_check_bound(model, field),
+            *_check_constraints(model, field),
+        )
+    ]
+
+
+def _check_options(model: type[models.Model], field: EncryptedField) -> Iterator[CheckMessage]:
+    if field.primary_key:
+        yield _error(field, "is a primary key", "Use another field as primary key.", 12)
+        return
+    random = "Every encryption of a value is a different text, so this can never work on it. "
+    if field.unique:
+        yield _error(
+            field, "has unique=True", random + "Use a BlindIndexField with unique=True.", 10
+        )
+    if field.db_index:
+        yield _error(field, "has db_index=True", random + "Index another column.", 11)
+    if field.has_db_default():
+        yield _error(
+            field, "has a db_default", "The database has no key. Use default= instead.", 18
+        )
+    if field.choices:
+        yield _error(
+            field,
+            "has choices",
+            "A form would have to show the stored value. Validate the value instead.",
+            19,
+        )
+
+
+def _check_salt(model: type[models.Model], field: EncryptedField) -> Iterator[CheckMessage]:
+    salt = _field(model, field.salt_field)
+    if salt is None:
+        yield _error(
+            field,
+            f"has salt_field={field.salt_field!r}, which names no column of this model",
+            "Name a field of the same model: a foreign key to the project or user.",
+            13,
+        )
+        return
+    if isinstance(salt, EncryptedField):
+        yield _error(field, "takes its salt from an encrypted field", "Name another field.", 13)
+    if salt.null:
+        yield _error(
+            field,
+            f"takes its salt from {salt.name!r}, which may be NULL",
+            "A row without a tenant has no key. Set null=False on that field.",
+            14,
+        )
+    if _is_automatic(salt):
+        yield _error(
+            field,
+            f"takes its salt from {salt.name!r}, which the database numbers when the row is "
+            "inserted, after the value was encrypted",
+            "Use a foreign key, or a primary key with a default such as uuid.uuid4.",
+            15,
+        )
+    on_delete = getattr(salt.remote_field, "on_delete", None)
+    name = getattr(on_delete, "__name__", "")
+    if on_delete is not None and (name in _SETTERS or name.startswith("set_on_delete")):
+        yield _error(
+            field,
+            f"takes its salt from {salt.name!r}, whose on_delete writes another tenant into the "
+            "row and leaves the secret unreadable",
+            "Use CASCADE, PROTECT or RESTRICT.",
+            17,
+        )
+
+
+def _check_bound(model: type[models.Model], field: EncryptedField) -> Iterator[CheckMessage]:
+    for name in field.bound_to:
+        bound = _field(model, name)
+        if bound is None or isinstance(bound, EncryptedField) or name == field.salt_field:
+            yield _error(
+                field,
+                f"has bound_to={name!r}, which names no other plain column of this model",
+                "Name fields of the same model, such as its 'id'.",
+                16,
+            )
+        elif _is_automatic(bound):
+            yield _error(
+                field,
+                f"is bound to {name!r}, which the database numbers when the row is inserted, "
+                "after the value was encrypted",
+                "Use a primary key with a default, such as UUIDField(default=uuid.uuid4).",
+                15,
+            )
+        elif not _is_stable(bound):
+            yield _error(
+                field,
+                f"is bound to {name!r}, whose value may come back from the database in another "
+                "form than it was saved in, or changes while the row is saved",
+                "Bind to text, whole numbers, booleans, UUIDs or foreign keys to these.",
+                20,
+            )
+
+
+def _check_constraints(
+    model: type[models.Model], field: EncryptedField
+) -> Iterator[CheckMessage]:
+    opts = model._meta
+    constraints = [
+        (constraint.name, getattr(constraint, "fields", ())) for constraint in opts.constraints
+    ]
+    constraints += [(index.name, tuple(index.fields)) for index in opts.indexes]
+    constraints += [("unique_together", tuple(names)) for names in opts.unique_together]
+    constraints.append(("ordering", tuple(_ordering(opts.ordering))))
+    for name, names in constraints:
+        if field.name in names:
+            yield _error(
+                field,
+                f"is named by {name!r}",
+                "Every encryption of a value is a different text, so uniqueness, order and "
+                "look-up cannot work on it. Leave it out, or use a BlindIndexField.",
+                21,
+            )
+
+
+def _ordering(ordering: Any) -> Iterator[str]:
+    for entry in ordering or ():
+        name = entry if isinstance(entry, str) else getattr(
+            getattr(entry, "expression", entry), "name", ""
+        )
+        yield name.lstrip("-+")
+
+
+def _field(model: type[models.Model], name: str) -> "models.Field[Any, Any] | None":
+    try:
+        found = model._meta.get_field(name)
+    except FieldDoesNotExist:
+        return None
+    return found if isinstance(found, models.Field) and found.concrete else None
+
+
+def _is_automatic(field: "models.Field[Any, Any]") -> bool:
+    return isinstance(field, models.AutoField) or field.has_db_default() or field.generated
+
+
+def _is_stable(field: "models.Field[Any, Any]") -> bool:
+    end = end_of_relations(field)
+    return (
+        end.get_internal_type() in NATIVE_TYPES
+        and type(field).pre_save is models.Field.pre_save
+        and not hasattr(end, "from_db_value")
+    )
+
+
+def _error(field: EncryptedField, what: str, hint: str, number: int) -> CheckMessage:
+    return Error(f"{field.label} {what}.", hint, obj=field, id=f"encryption.E{number:03d}")
+
+
+@register(Tags.database)
+def check_missing_keys(
+    app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """E030 rows are under a key that the keyring lacks (``check --database default``)."""
+    if not databases:
+        return []
+    try:
+        found = [
+            column_status(column, alias)
+            for column in encrypted_columns()
+            for alias in databases
+            if alias in databases_of(column, alias)
+        ]
+        missing = missing_keys(found)
+    except (ImproperlyConfigured, ValueError):
+        return []  # E001 and E002 say so
+    return [
+        Error(
+            f"{count} rows are encrypted under key {key_id}, which the keyring lacks: they "
+            "cannot be read.",
+            "Put that key into MASTER_ENCRYPTION_KEY_FALLBACKS (or OLD_MASTER_KEY), then run "
+            "rotate_master_key before removing it.",
+            id="encryption.E030",
+        )
+        for key_id, count in missing.items()
+    ]

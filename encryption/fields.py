@@ -19,7 +19,7 @@ from encryption.conf import get_keyring, get_settings
 from encryption.core import tokens
 from encryption.core.errors import DecryptionError, EncryptionError, MalformedTokenError
 from encryption.descriptors import UNREAD, Ciphertext, EncryptedAttribute, ForeignCiphertext
-from encryption.forms import SecretField
+from encryption.forms import SecretField, SecretJSONField
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -49,6 +49,7 @@ class EncryptedField(BaseField):
     """
 
     descriptor_class = EncryptedAttribute
+    form_class: type[SecretField] = SecretField
     empty_strings_allowed = False
     # The admin shows the value of a field with choices by way of them: here it never has any.
     flatchoices = (("", ""),)  # type: ignore[assignment]
@@ -334,7 +335,11 @@ class EncryptedField(BaseField):
             super().save_form_data(instance, data)
 
     def formfield(self, **kwargs: Any) -> "forms.Field | None":  # type: ignore[override]
-        return super().formfield(**{"form_class": SecretField, **kwargs})  # type: ignore[arg-type]
+        """Return a form field that takes a secret and never shows one."""
+        form_class = kwargs.setdefault("form_class", self.form_class)
+        if issubclass(form_class, SecretField):
+            kwargs.setdefault("nullable", self.null)  # offers the box that clears
+        return super().formfield(**kwargs)
 
 
 def _foreign(label: str) -> EncryptionError:
@@ -381,6 +386,7 @@ class EncryptedJSONField(EncryptedField):
     """
 
     description = _("Encrypted JSON")
+    form_class = SecretJSONField
 
     def __init__(
         self,
@@ -443,6 +449,11 @@ class EncryptedJSONField(EncryptedField):
             return True
         # What another program wrote may be spelt another way and still be the same value.
         return text != secret._text and text != self.dumps(self.from_text(secret._text))
+
+    def formfield(self, **kwargs: Any) -> "forms.Field | None":  # type: ignore[override]
+        if issubclass(kwargs.get("form_class", self.form_class), SecretJSONField):
+            kwargs = {"encoder": self.encoder, "decoder": self.decoder, **kwargs}
+        return super().formfield(**kwargs)
 
     def validate(self, value: Any, model_instance: Any) -> None:
         super().validate(value, model_instance)

@@ -1,0 +1,133 @@
+"""One run over all encrypted columns, recorded while it goes on."""
+
+import getpass
+import os
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
+from typing import Final
+
+from django.utils import timezone
+
+from encryption.conf import get_keyring
+from encryption.models import RotationRun
+from encryption.registry import EncryptedColumn, databases_of, encrypted_columns
+from encryption.rotation import ColumnReport, Options, Rotation
+from encryption.status import ColumnStatus, column_status
+
+#: What a record keeps of failures; the counts are always whole.
+MOST_FAILURES_KEPT: Final = 1_000
+
+Place = tuple[EncryptedColumn, str]
+
+
+def places(only: str | None = None, database: str | None = None) -> list[Place]:
+    """List the columns to rotate, with the database that each is in.
+
+    Raises:
+        LookupError: ``only`` names no encrypted column.
+        ConnectionDoesNotExist: there is no such database.
+    """
+    return [
+        (column, alias)
+        for column in encrypted_columns(only)
+        for alias in databases_of(column, database)
+    ]
+
+
+def whoami() -> str:
+    """Who starts a run from a shell: user and host."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"[:200]
+
+
+class Run:
+    """A rotation of several columns and its record.
+
+    Args:
+        chosen: the columns, from :func:`places`.
+        options: as for one column.
+        started_by: who or what started it, for the record.
+        on_page: called after each page with the report of its column.
+    """
+
+    def __init__(
+        self,
+        chosen: Iterable[Place],
+        options: Options,
+        started_by: str,
+        on_page: Callable[[ColumnReport], None] = lambda report: None,
+    ) -> None:
+        self.chosen = list(chosen)
+        self.keyring = get_keyring()
+        self.reports: list[ColumnReport] = []
+        self.left: list[ColumnStatus] = []
+        self._on_page = on_page
+        self._options = replace(options, on_page=self._after_page)
+        self.record = RotationRun.objects.create(
+            started_by=started_by,
+            dry_run=options.dry_run,
+            to_key_id=self.keyring.primary.key_id,
+            write_format=self.keyring.write_format,
+        )
+
+    def execute(self) -> RotationRun:
+        """Rotate, count what is left, and return the finished record."""
+        for column, alias in self.chosen:
+            rotation = Rotation(column, alias, self._options, self.keyring)
+            self.reports.append(rotation.report)
+            rotation.run()
+            if rotation.report.stopped:
+                break
+        self.left = [column_status(column, alias, self.keyring) for column, alias in self.chosen]
+        self.record.status = self._outcome()
+        self.record.finished_at = timezone.now()
+        self._save()
+        return self.record
+
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody asked to stop."""
+        return any(report.stopped for report in self.reports)
+
+    @property
+    def failed(self) -> int:
+        """Rows that cannot be decrypted."""
+        return sum(len(report.failures) for report in self.reports)
+
+    @property
+    def stale(self) -> int:
+        """Rows that are not under the primary key now; a dry run leaves them all."""
+        return sum(status.stale for status in self.left)
+
+    def _outcome(self) -> RotationRun.Status:
+        if self.stopped:
+            return RotationRun.Status.STOPPED
+        if self.failed or (self.stale and not self.record.dry_run):
+            return RotationRun.Status.INCOMPLETE
+        return RotationRun.Status.DONE
+
+    def _after_page(self, report: ColumnReport) -> None:
+        self._save()
+        self._on_page(report)
+
+    def _save(self) -> None:
+        """Bring the record up to date: counts and reasons, no token and no secret."""
+        failures = [asdict(failure) for report in self.reports for failure in report.failures]
+        self.record.failures = failures[:MOST_FAILURES_KEPT]
+        self.record.columns = [
+            {
+                "column": report.label,
+                "database": report.database,
+                "examined": report.examined,
+                "rotated": report.rotated,
+                "changed_meanwhile": report.changed,
+                "failed": len(report.failures),
+            }
+            for report in self.reports
+        ]
+        self.record.from_key_ids = sorted({key for one in self.reports for key in one.from_keys})
+        self.record.save()
