@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 #: The most bytes of UTF-8 that a secret has. Larger than any key or certificate chain.
@@ -19,7 +18,7 @@ MAX_BYTES: Final = 64 * 1024
 SET: Final = _("set")
 NOT_SET: Final = _("not set")
 
-MESSAGES: Final[Mapping[str, "str | Promise"]] = {
+MESSAGES: Final[Mapping[str, Any]] = {
     "null_character": _("Null characters are not allowed."),
     "surrogate": _("The value holds half of a character (a lone surrogate)."),
     "too_long": _("The value is longer than 64 KiB."),
@@ -28,7 +27,7 @@ MESSAGES: Final[Mapping[str, "str | Promise"]] = {
         "nothing at all to keep the one that is stored."
     ),
     "invalid_json": _("Enter a valid JSON value, without repeated keys, NaN or infinities."),
-    "null": _("JSON null is not a value."),
+    "json_null": _("JSON null is not a value."),
 }
 
 _MASK_CHARACTERS = "*\u2022\u25cf\u2217\u00b7"  # asterisks, bullets, dots
@@ -77,7 +76,7 @@ def json_problem(value: Any, encoder: type[json.JSONEncoder] | None = None) -> s
     except (TypeError, ValueError, RecursionError):
         return "invalid_json"
     if value is None:
-        return "null"
+        return "json_null"
     # The keys as they will be written, whatever they are in the value; lone surrogates too.
     problem = _encoding_problem(text)
     if problem is None and any(map(_is_shown, _parts(value))):

@@ -1,0 +1,236 @@
+"""Django's admin: wherever it would show a secret, it shows "set" or "not set".
+
+The forms need nothing of this module (see :mod:`encryption.forms`). What is left is the places
+where the admin takes a value for display: a column of the list, a read-only field, and the whole
+page of a user who may view but not change. All of them ask ``lookup_field``, which reads the
+attribute, and so would decrypt. :func:`install` puts a version before it that does not. It works
+for every ``ModelAdmin``, and for a row whose secret cannot be decrypted too.
+
+What cannot work, such as searching in ciphertext, is refused by :func:`check_admin_exposure`.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.contrib.admin import EmptyFieldListFilter, ModelAdmin, helpers, utils
+from django.contrib.admin.options import BaseModelAdmin
+from django.contrib.admin.sites import all_sites
+from django.contrib.admin.templatetags import admin_list
+from django.core.checks import CheckMessage, Error
+from django.core.exceptions import FieldDoesNotExist, ObjectDoesNotExist
+from django.db import models
+from django.db.models.constants import LOOKUP_SEP
+from django.http import HttpRequest
+
+from encryption.entry import NOT_SET, SET
+from encryption.fields import EncryptedField
+from encryption.forms import SecretField
+
+if TYPE_CHECKING:
+    AnyModelAdmin = ModelAdmin[Any]
+    AnyAdmin = BaseModelAdmin[Any]
+else:
+    AnyModelAdmin = ModelAdmin
+    AnyAdmin = BaseModelAdmin
+
+LookupField = Callable[..., tuple[Any, Any, Any]]
+
+
+# -- display ----------------------------------------------------------------------------------
+
+
+def install() -> None:
+    """Make the admin show "set" or "not set" for encrypted fields; to be called when it is loaded.
+
+    Calling it again changes nothing.
+    """
+    for module in (utils, helpers, admin_list):
+        original: LookupField = vars(module)["lookup_field"]
+        if not hasattr(original, "_encryption_wrapper"):
+            vars(module)["lookup_field"] = _without_secrets(original)
+
+
+def _without_secrets(original: LookupField) -> LookupField:
+    @wraps(original)
+    def lookup_field(name: Any, obj: Any, model_admin: Any = None) -> tuple[Any, Any, Any]:
+        # As in Django's own: a method of the ModelAdmin goes before a path of names.
+        if isinstance(name, str) and (LOOKUP_SEP not in name or not hasattr(model_admin, name)):
+            field = secret_at(type(obj), name)
+            if field is not None:
+                return _StateField(field), None, _state(obj, name)
+        return original(name, obj, model_admin)
+
+    lookup_field._encryption_wrapper = True  # type: ignore[attr-defined]
+    return lookup_field
+
+
+class _StateField(models.CharField):  # type: ignore[type-arg]
+    """Tells the admin how to display the state of a secret: as a text, and nothing more."""
+
+    def __init__(self, field: EncryptedField) -> None:
+        super().__init__(name=field.name, auto_created=True)
+        self.model = field.model
+
+
+def _state(obj: Any, path: str) -> Any:
+    *relations, name = path.split(LOOKUP_SEP)
+    try:
+        for relation in relations:
+            obj = getattr(obj, relation)
+    except ObjectDoesNotExist:
+        obj = None
+    if obj is None:
+        return NOT_SET
+    return NOT_SET if obj._meta.get_field(name).value_from_object(obj) is None else SET
+
+
+def secret_at(model: type[models.Model], path: str) -> EncryptedField | None:
+    """Return the encrypted field that a path of names leads to.
+
+    Args:
+        model: where the path begins.
+        path: ``"secret"``, or ``"note__secret"`` across relations.
+    """
+    *relations, name = path.split(LOOKUP_SEP)
+    try:
+        for relation in relations:
+            step = model._meta.get_field(relation).related_model
+            if step is None or isinstance(step, str):
+                return None
+            model = step
+        field = model._meta.get_field(name)
+    except FieldDoesNotExist:
+        return None
+    return field if isinstance(field, EncryptedField) else None
+
+
+class SecretAdminMixin(AnyModelAdmin):
+    """For a ``ModelAdmin`` that lists encrypted fields: offers no sorting by them.
+
+    A column of ciphertext has no order, and asking for one is an error.
+    """
+
+    def get_sortable_by(self, request: HttpRequest) -> Any:
+        return [
+            name
+            for name in super().get_sortable_by(request)
+            if not (isinstance(name, str) and secret_at(self.model, name))
+        ]
+
+
+# -- checks -----------------------------------------------------------------------------------
+
+
+def check_admin_exposure(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Check each ``ModelAdmin`` and inline of every admin site: E040 to E044."""
+    labels = None if app_configs is None else {config.label for config in app_configs}
+    return [
+        message
+        for site in all_sites
+        for model, model_admin in site._registry.items()
+        if labels is None or model._meta.app_label in labels
+        for admin in (model_admin, *_inlines(model_admin))
+        for message in _check(admin)
+    ]
+
+
+def _inlines(model_admin: AnyModelAdmin) -> Iterator[AnyAdmin]:
+    for inline in model_admin.inlines:
+        if isinstance(inline, type):  # Django's own check complains about any other
+            yield inline(model_admin.model, model_admin.admin_site)
+
+
+def _check(admin: AnyAdmin) -> Iterator[CheckMessage]:
+    yield from _check_search(admin)
+    yield from _check_filters(admin)
+    yield from _check_order(admin)
+    yield from _check_prepopulated(admin)
+    yield from _check_form(admin)
+
+
+def _error(admin: AnyAdmin, option: str, name: str, hint: str, number: int) -> Error:
+    return Error(
+        f"{option} names {name!r}, which is encrypted.",
+        hint,
+        obj=type(admin),
+        id=f"encryption.E{number:03d}",
+    )
+
+
+def _check_search(admin: AnyAdmin) -> Iterator[Error]:
+    for name in getattr(admin, "search_fields", ()):
+        path = name.lstrip("^=@")
+        bare, _, _lookup = path.rpartition(LOOKUP_SEP)
+        if secret_at(admin.model, path) or (bare and secret_at(admin.model, bare)):
+            yield _error(
+                admin,
+                "search_fields",
+                name,
+                "Ciphertext cannot be searched: leave it out, or search a BlindIndexField.",
+                40,
+            )
+
+
+def _check_filters(admin: AnyAdmin) -> Iterator[Error]:
+    for item in getattr(admin, "list_filter", ()):
+        name, kind = item if isinstance(item, (list, tuple)) else (item, None)
+        if not isinstance(name, str) or not secret_at(admin.model, name):
+            continue
+        if kind is None or not issubclass(kind, EmptyFieldListFilter):
+            yield _error(
+                admin,
+                "list_filter",
+                name,
+                f'Use ("{name}", admin.EmptyFieldListFilter), which tells set from not set.',
+                41,
+            )
+
+
+def _check_order(admin: AnyAdmin) -> Iterator[Error]:
+    for item in admin.ordering or ():
+        name = item.removeprefix("-") if isinstance(item, str) else ""
+        if secret_at(admin.model, name):
+            yield _error(admin, "ordering", name, "Ciphertext has no order: leave it out.", 42)
+    if not isinstance(admin, ModelAdmin) or isinstance(admin, SecretAdminMixin):
+        return
+    columns: Iterable[Any] = admin.list_display if admin.sortable_by is None else admin.sortable_by
+    for name in columns:
+        if isinstance(name, str) and secret_at(admin.model, name):
+            yield _error(
+                admin,
+                "list_display" if admin.sortable_by is None else "sortable_by",
+                name,
+                "The list shows whether it is set, but cannot be sorted by it: derive the class "
+                "from encryption.admin.SecretAdminMixin, or leave it out of sortable_by.",
+                42,
+            )
+
+
+def _check_prepopulated(admin: AnyAdmin) -> Iterator[Error]:
+    for target, sources in admin.prepopulated_fields.items():
+        for name in (target, *sources):
+            if secret_at(admin.model, name):
+                yield _error(
+                    admin,
+                    "prepopulated_fields",
+                    name,
+                    "The browser would copy the secret into another field: leave it out.",
+                    43,
+                )
+
+
+def _check_form(admin: AnyAdmin) -> Iterator[Error]:
+    """A form field that does not know of secrets would store what it displays over them."""
+    declared: Iterable[tuple[str, forms.Field]] = getattr(admin.form, "base_fields", {}).items()
+    for name, field in declared:
+        if secret_at(admin.model, name) and not isinstance(field, SecretField):
+            yield Error(
+                f"The form's field {name!r} is a {type(field).__name__}, and the model's is "
+                "encrypted.",
+                "Use encryption.forms.SecretField or SecretJSONField, or leave it out of the form "
+                "class: Django then takes the right one by itself.",
+                obj=type(admin),
+                id="encryption.E044",
+            )
