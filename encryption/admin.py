@@ -3,8 +3,9 @@
 The forms need nothing of this module (see :mod:`encryption.forms`). What is left is the places
 where the admin takes a value for display: a column of the list, a read-only field, and the whole
 page of a user who may view but not change. All of them ask ``lookup_field``, which reads the
-attribute, and so would decrypt. :func:`install` puts a version before it that does not. It works
-for every ``ModelAdmin``, and for a row whose secret cannot be decrypted too.
+attribute, and so would decrypt. :func:`install` puts a version before it that does not, and keeps
+lists from being sorted by ciphertext. That works for every ``ModelAdmin``, and for a row whose
+secret cannot be decrypted too.
 
 What cannot work, such as searching in ciphertext, is refused by :func:`check_admin_exposure`.
 """
@@ -18,11 +19,11 @@ from django.contrib.admin import EmptyFieldListFilter, ModelAdmin, helpers, util
 from django.contrib.admin.options import BaseModelAdmin
 from django.contrib.admin.sites import all_sites
 from django.contrib.admin.templatetags import admin_list
+from django.contrib.admin.views.main import ChangeList
 from django.core.checks import CheckMessage, Error
 from django.core.exceptions import FieldDoesNotExist, ObjectDoesNotExist
 from django.db import models
 from django.db.models.constants import LOOKUP_SEP
-from django.http import HttpRequest
 
 from encryption.entry import NOT_SET, SET
 from encryption.fields import EncryptedField
@@ -35,7 +36,7 @@ else:
     AnyModelAdmin = ModelAdmin
     AnyAdmin = BaseModelAdmin
 
-LookupField = Callable[..., tuple[Any, Any, Any]]
+Wrapped = Callable[..., Any]
 
 
 # -- display ----------------------------------------------------------------------------------
@@ -46,15 +47,22 @@ def install() -> None:
 
     Calling it again changes nothing.
     """
-    for module in (utils, helpers, admin_list):
-        original: LookupField = vars(module)["lookup_field"]
+    for owner, name, wrapper in (
+        (utils, "lookup_field", _without_secrets),
+        (helpers, "lookup_field", _without_secrets),
+        (admin_list, "lookup_field", _without_secrets),
+        (admin_list, "label_for_field", _unsortable),
+        (ChangeList, "get_ordering_field", _without_order),
+    ):
+        original = vars(owner)[name]
         if not hasattr(original, "_encryption_wrapper"):
-            vars(module)["lookup_field"] = _without_secrets(original)
+            wrapped = wraps(original)(wrapper(original))
+            wrapped._encryption_wrapper = True  # type: ignore[attr-defined]
+            setattr(owner, name, wrapped)
 
 
-def _without_secrets(original: LookupField) -> LookupField:
-    @wraps(original)
-    def lookup_field(name: Any, obj: Any, model_admin: Any = None) -> tuple[Any, Any, Any]:
+def _without_secrets(original: Wrapped) -> Wrapped:
+    def lookup_field(name: Any, obj: Any, model_admin: Any = None) -> Any:
         # As in Django's own: a method of the ModelAdmin goes before a path of names.
         if isinstance(name, str) and (LOOKUP_SEP not in name or not hasattr(model_admin, name)):
             field = secret_at(type(obj), name)
@@ -62,8 +70,36 @@ def _without_secrets(original: LookupField) -> LookupField:
                 return _StateField(field), None, _state(obj, name)
         return original(name, obj, model_admin)
 
-    lookup_field._encryption_wrapper = True  # type: ignore[attr-defined]
     return lookup_field
+
+
+def _unsortable(original: Wrapped) -> Wrapped:
+    """The admin offers to sort by what has no attribute beside its label, which is a field."""
+
+    def label_for_field(
+        name: Any,
+        model: Any,
+        model_admin: Any = None,
+        return_attr: bool = False,
+        form: Any = None,
+    ) -> Any:
+        found = original(name, model, model_admin, return_attr, form)
+        if return_attr and isinstance(name, str) and secret_at(model, name):
+            return found[0], _state
+        return found
+
+    return label_for_field
+
+
+def _without_order(original: Wrapped) -> Wrapped:
+    """Ciphertext has no order: a list that is asked for one stays as it is."""
+
+    def get_ordering_field(self: Any, field_name: Any) -> Any:
+        if isinstance(field_name, str) and secret_at(self.model, field_name):
+            return None
+        return original(self, field_name)
+
+    return get_ordering_field
 
 
 class _StateField(models.CharField):  # type: ignore[type-arg]
@@ -104,20 +140,6 @@ def secret_at(model: type[models.Model], path: str) -> EncryptedField | None:
     except FieldDoesNotExist:
         return None
     return field if isinstance(field, EncryptedField) else None
-
-
-class SecretAdminMixin(AnyModelAdmin):
-    """For a ``ModelAdmin`` that lists encrypted fields: offers no sorting by them.
-
-    A column of ciphertext has no order, and asking for one is an error.
-    """
-
-    def get_sortable_by(self, request: HttpRequest) -> Any:
-        return [
-            name
-            for name in super().get_sortable_by(request)
-            if not (isinstance(name, str) and secret_at(self.model, name))
-        ]
 
 
 # -- checks -----------------------------------------------------------------------------------
@@ -193,19 +215,6 @@ def _check_order(admin: AnyAdmin) -> Iterator[Error]:
         name = item.removeprefix("-") if isinstance(item, str) else ""
         if secret_at(admin.model, name):
             yield _error(admin, "ordering", name, "Ciphertext has no order: leave it out.", 42)
-    if not isinstance(admin, ModelAdmin) or isinstance(admin, SecretAdminMixin):
-        return
-    columns: Iterable[Any] = admin.list_display if admin.sortable_by is None else admin.sortable_by
-    for name in columns:
-        if isinstance(name, str) and secret_at(admin.model, name):
-            yield _error(
-                admin,
-                "list_display" if admin.sortable_by is None else "sortable_by",
-                name,
-                "The list shows whether it is set, but cannot be sorted by it: derive the class "
-                "from encryption.admin.SecretAdminMixin, or leave it out of sortable_by.",
-                42,
-            )
 
 
 def _check_prepopulated(admin: AnyAdmin) -> Iterator[Error]:
