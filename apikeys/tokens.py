@@ -38,7 +38,8 @@ ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxy
 ID_LENGTH: Final = 12
 SECRET_LENGTH: Final = 43
 CHECKSUM_LENGTH: Final = 6
-LENGTH: Final = len("pp_live_") + ID_LENGTH + len("_") + SECRET_LENGTH + CHECKSUM_LENGTH
+PREFIX_LENGTH: Final = len("pp_live_") + ID_LENGTH + len("_")
+LENGTH: Final = PREFIX_LENGTH + SECRET_LENGTH + CHECKSUM_LENGTH
 
 #: For secret scanners: finds a key in any text. A match whose checksum holds (see ``is_valid``)
 #: is a key with all but certainty: random text passes once in 2 ** 32.
@@ -60,7 +61,7 @@ class Token:
     @property
     def prefix(self) -> str:
         """All before the secret: names the key to people without giving it away."""
-        return self.plaintext[: -SECRET_LENGTH - CHECKSUM_LENGTH]
+        return self.plaintext[:PREFIX_LENGTH]
 
     @property
     def hash(self) -> str:
@@ -91,6 +92,15 @@ def checksum(body: str) -> str:
         number, digit = divmod(number, len(ALPHABET))
         digits = ALPHABET[digit] + digits
     return digits
+
+
+def kind_of(prefix: str) -> Kind | None:
+    """Return the kind that a key's prefix tells; ``None`` for a key of another origin."""
+    if len(prefix) == PREFIX_LENGTH:
+        for kind in KINDS:
+            if prefix.startswith(f"pp_{kind}_"):
+                return kind
+    return None
 
 
 def has_shape(text: str) -> bool:
