@@ -188,7 +188,13 @@ class CredentialsField(AnyField):
     def __init__(self, *, names: Names, required_names: Names = (), **kwargs: Any) -> None:
         self.names = names
         self.required_names = required_names
-        super().__init__(**kwargs)
+        style = {"input_type": "passwords", "template": _TEMPLATE}
+        super().__init__(**{**kwargs, "style": {**style, **kwargs.get("style", {})}})
+
+    @property
+    def fixed_names(self) -> list[str]:
+        """The names that the form of the browsable API has inputs for."""
+        return [] if callable(self.names) else list(self.names)
 
     def offered(self, row: Any) -> list[str]:
         """The names on offer for a row (``None``: for a new one)."""
