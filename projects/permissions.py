@@ -60,9 +60,15 @@ class ProjectScoped:
         }
 
     def need(self, request: Request) -> Need | None:
-        """What this request asks for; ``None`` for a method that will be refused anyway."""
+        """What this request asks for; ``None`` for OPTIONS and a method that will be refused.
+
+        What is not in ``needs`` is the owner's alone, so that a new action is closed until
+        somebody opens it.
+        """
         method = "GET" if request.method == "HEAD" else str(request.method)
-        return self.needs.get(getattr(self, "action", None) or method)
+        if method == "OPTIONS" or not hasattr(self, method.lower()):
+            return None
+        return self.needs.get(getattr(self, "action", None) or method, Need(Role.OWNER))
 
 
 class Authenticated(BasePermission):
@@ -83,7 +89,7 @@ class Person(Authenticated):
 
 
 class ProjectPermission(Authenticated):
-    """Finds the project of the URL and asks for what the action needs.
+    """Finds the project of the URL, if it names one, and asks for what the action needs.
 
     Raises:
         NotFound: there is no such project for this caller.
@@ -96,18 +102,22 @@ class ProjectPermission(Authenticated):
     def has_permission(self, request: Request, view: Any) -> bool:
         if not super().has_permission(request, view):
             return False
-        view.project = project = self._project(request, view.kwargs["project_id"])
+        if "project_id" in view.kwargs:
+            view.project = self._project(request, view.kwargs["project_id"])
         need = view.need(request)
         if isinstance(request.auth, ApiCredential):
             return need is None or self._key_allows(request.auth, need)
-        view.role = role = project.role_of(request.user)
-        if role is None:
-            raise NotFound
-        if need is None or role.includes(need.role):
+        if "project_id" not in view.kwargs:
             return True
+        view.role = view.project.role_of(request.user)
+        return need is None or self._role_allows(view.role, need)
+
+    def _role_allows(self, role: Role | None, need: Need) -> bool:
+        if role is None:  # it was taken away a moment ago
+            raise NotFound
         self.message = f"This needs the role {need.role} in this project, or one above it."
         self.code = "role_required"
-        return False
+        return role.includes(need.role)
 
     def _project(self, request: Request, project_id: UUID) -> Project:
         project = visible_projects(request).filter(pk=project_id).first()

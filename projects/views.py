@@ -6,15 +6,14 @@ from django.db.models import OuterRef, QuerySet, Subquery
 from django.utils.translation import gettext_lazy as _
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import viewsets
-from rest_framework.permissions import BasePermission
 from rest_framework.serializers import BaseSerializer
 
 from projects.errors import Conflict, errors
 from projects.models import Membership, Project
+from projects.parsers import StrictJSONParser
 from projects.permissions import (
-    Authenticated,
+    ApiCredential,
     Need,
-    Person,
     ProjectPermission,
     ProjectScoped,
     visible_projects,
@@ -41,27 +40,25 @@ READ = Need(Role.VIEWER, "projects:read")
 class ProjectViewSet(ProjectScoped, viewsets.ModelViewSet[Project]):
     queryset = Project.objects.none()
     serializer_class = ProjectSerializer
+    parser_classes = (StrictJSONParser,)
     http_method_names = METHODS
+    permission_classes = (ProjectPermission,)
     lookup_url_kwarg = "project_id"
     lookup_value_converter = "uuid"
     needs: ClassVar[dict[str, Need]] = {
         "list": READ,
+        "create": Need(Role.VIEWER),  # of no project yet: any person, and no API key
         "retrieve": READ,
         "partial_update": Need(Role.ADMIN),
         "destroy": Need(Role.OWNER),
     }
 
-    def get_permissions(self) -> list[BasePermission]:
-        if "project_id" in self.kwargs:
-            return [ProjectPermission()]
-        return [Person() if self.action == "create" else Authenticated()]
-
     def get_queryset(self) -> QuerySet[Project]:
-        role = Membership.objects.filter(project=OuterRef("pk"), user=self.request.user.pk)
-        visible = visible_projects(self.request)
-        if self.request.auth is None:
-            visible = visible.annotate(caller_role=Subquery(role.values("role")[:1]))
-        return visible.select_related("owner").order_by("-created_at", "-pk")
+        visible = visible_projects(self.request).select_related("owner")
+        if not isinstance(self.request.auth, ApiCredential):
+            own = Membership.objects.filter(project=OuterRef("pk"), user=self.request.user.pk)
+            visible = visible.annotate(caller_role=Subquery(own.values("role")[:1]))
+        return visible
 
     def perform_create(self, serializer: BaseSerializer[Project]) -> None:
         project = serializer.save(owner=self.request.user)
@@ -85,6 +82,7 @@ class MemberViewSet(
     queryset = Membership.objects.none()
     serializer_class = MemberSerializer
     permission_classes = (ProjectPermission,)
+    parser_classes = (StrictJSONParser,)
     http_method_names = METHODS
     lookup_url_kwarg = "member_id"
     lookup_value_converter = "int"

@@ -1,0 +1,1 @@
+"""Connections to other services: their credentials, what they measure, and how they are doing."""
