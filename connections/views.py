@@ -141,7 +141,7 @@ class ConnectionViewSet(ProjectScoped, mixins.ListModelMixin, viewsets.GenericVi
     @transaction.atomic
     def destroy(self, request: Request, **kwargs: Any) -> Response:
         connection = self._locked(request)
-        self._record(Action.DELETE, connection, connection.credential_names or ["-"])
+        self._record(Action.DELETE, connection, connection.credential_names)
         connection.delete()
         return Response(status=status.HTTP_204_NO_CONTENT)
 

@@ -32,9 +32,10 @@ def manageable_projects(request: HttpRequest, least: Role = Role.VIEWER) -> Proj
 class ProjectScopedAdmin(ModelAdmin):
     """The admin of a model with a ``project``: Django's permissions and the role in the project.
 
-    ``write_role`` is the least role to add, change or delete.
+    ``read_role`` is the least role to see one, ``write_role`` to add, change or delete one.
     """
 
+    read_role = Role.VIEWER
     write_role = Role.MEMBER
 
     def project_of(self, obj: Any) -> Any:
@@ -42,7 +43,7 @@ class ProjectScopedAdmin(ModelAdmin):
         return obj.project_id
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        projects = manageable_projects(request)
+        projects = manageable_projects(request, self.read_role)
         return super().get_queryset(request).filter(project__in=projects)
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:

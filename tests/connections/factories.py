@@ -1,6 +1,7 @@
 from typing import Any
 
 import factory
+from django.db import connection as database
 from factory.django import DjangoModelFactory
 
 from connections.models import Connection
@@ -34,8 +35,6 @@ class ConnectionFactory(DjangoModelFactory[Connection]):
 
 def poison(connection: Any) -> None:
     """Make the stored credentials unreadable, as a lost master key does."""
-    from django.db import connection as database
-
     with database.cursor() as cursor:
         cursor.execute(
             f"UPDATE {Connection._meta.db_table} SET credentials = %s WHERE id = %s",

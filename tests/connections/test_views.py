@@ -99,8 +99,14 @@ def test_a_connection_is_created_and_its_secret_is_encrypted(client, project):
             {"service": "stripe", "name": "x", "credentials": {CANARY: "b"}},
             {("credentials", "unknown_field")},
         ),
-        ({"service": "stripe", "name": "x", "credentials": {CANARY: 5}}, {("credentials", "invalid")}),
-        ({"service": "stripe", "name": "x", "credentials": CANARY}, {("credentials", "not_a_dict")}),
+        (
+            {"service": "stripe", "name": "x", "credentials": {CANARY: 5}},
+            {("credentials", "invalid")},
+        ),
+        (
+            {"service": "stripe", "name": "x", "credentials": CANARY},
+            {("credentials", "not_a_dict")},
+        ),
         (
             {"service": "stripe", "name": "x", "config": {CANARY: "b"}},
             {("config", "unknown_field")},

@@ -1,0 +1,165 @@
+"""Forms of the admin site: one per service, and the one in which a secret is asked for."""
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from django import forms
+from django.core.exceptions import ValidationError
+from django.utils.translation import gettext_lazy as _
+
+from connections.changes import InvalidChangeError, check_creation, check_update
+from connections.integrations.base import Integration
+from connections.integrations.fields import ConfigField, SecretShapedError, refuse_secrets
+from connections.models import Connection, Status
+from encryption.forms import SecretField
+
+if TYPE_CHECKING:
+    ConnectionModelForm = forms.ModelForm[Connection]
+else:
+    ConnectionModelForm = forms.ModelForm
+
+CONFIG, CREDENTIAL = "config_", "credential_"
+#: The initial value of a credential that is set: something that is kept, and no part of it.
+KEPT = object()
+
+
+class ConnectionForm(ConnectionModelForm):
+    """The fields that every service has; :func:`form_for` adds those of one.
+
+    ``config_changes`` and ``credential_changes`` are what was entered, once it is valid;
+    ``new_config`` is the whole configuration that comes of it.
+    """
+
+    integration: ClassVar[Integration | None] = None
+    status = forms.ChoiceField(choices=())
+
+    class Meta:
+        model = Connection
+        fields = ("project", "name", "status")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.config_changes: dict[str, Any] = {}
+        self.credential_changes: dict[str, str | None] = {}
+        self.new_config: dict[str, Any] = {}
+        choices = [Status.ACTIVE, Status.PAUSED]
+        if self.instance.status == Status.ERROR:
+            choices.append(Status.ERROR)
+        if "status" in self.fields:
+            self.fields["status"].choices = [(one.value, one.label) for one in choices]  # type: ignore[attr-defined]
+        if self.instance.pk and not self.instance._state.adding:
+            self._show_stored()
+
+    def _show_stored(self) -> None:
+        for name, field in self.fields.items():
+            if name.startswith(CONFIG):
+                stored = self.instance.config.get(name.removeprefix(CONFIG))
+                self.initial.setdefault(name, _as_text(stored))
+            elif name.startswith(CREDENTIAL):
+                field.required = False
+                if name.removeprefix(CREDENTIAL) in self.instance.credential_names:
+                    self.initial.setdefault(name, KEPT)
+
+    def clean_name(self) -> str:
+        name: str = self.cleaned_data["name"]
+        try:
+            refuse_secrets(name)
+        except SecretShapedError as error:
+            raise ValidationError(str(error), code="secret_in_name") from None
+        return name
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        if self.integration is None or self.errors:
+            return cleaned
+        for name in self.changed_data:
+            value = cleaned.get(name)
+            if name.startswith(CONFIG):
+                self.config_changes[name.removeprefix(CONFIG)] = value or None
+            elif name.startswith(CREDENTIAL):
+                self.credential_changes[name.removeprefix(CREDENTIAL)] = value
+        try:
+            self.new_config = self._check(self.integration)
+        except InvalidChangeError as error:
+            for path, text, code in error.problems:
+                self.add_error(self._field_at(path), ValidationError(text, code=code))
+        return cleaned
+
+    def _check(self, integration: Integration) -> dict[str, Any]:
+        if self.instance._state.adding:
+            return check_creation(integration, self.config_changes, self.credential_changes)
+        return check_update(self.instance, self.config_changes, self.credential_changes)
+
+    def _field_at(self, path: tuple[str, ...]) -> str | None:
+        prefix = {"config": CONFIG, "credentials": CREDENTIAL}.get(path[0], "")
+        name = prefix + path[-1]
+        return name if len(path) > 1 and name in self.fields else None
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    if isinstance(value, dict):
+        return "\n".join(f"{name} = {text}" for name, text in value.items())
+    return value
+
+
+def _config_field(field: ConfigField) -> forms.Field:
+    several_lines = isinstance(field.default, dict)
+    return forms.CharField(
+        label=field.label,
+        help_text=field.help_text,
+        required=field.required,
+        widget=forms.Textarea({"rows": 6, "cols": 80})
+        if several_lines
+        else forms.TextInput({"size": 60}),
+    )
+
+
+def form_for(integration: Integration | None) -> type[ConnectionForm]:
+    """Make the form of a service; of an unknown one, the form without configuration."""
+    if integration is None:
+        return ConnectionForm
+    fields: dict[str, Any] = {
+        CONFIG + field.name: _config_field(field) for field in integration.config_fields
+    }
+    fields |= {
+        CREDENTIAL + field.name: SecretField(
+            label=field.label, help_text=field.help_text, required=field.required, max_length=65536
+        )
+        for field in integration.credential_fields
+    }
+    name = f"{type(integration).__name__}ConnectionForm"
+    return type(name, (ConnectionForm,), {**fields, "integration": integration})
+
+
+class RevealForm(forms.Form):
+    """Asks again who it is, and why."""
+
+    reason = forms.CharField(
+        label=_("Reason"),
+        min_length=10,
+        max_length=500,
+        help_text=_("It is kept, with your name, in the record of credential events."),
+    )
+    password = forms.CharField(
+        label=_("Your password"),
+        strip=False,
+        widget=forms.PasswordInput({"autocomplete": "current-password"}),
+    )
+
+    def __init__(self, *args: Any, user: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.user = user
+
+    def clean_password(self) -> str:
+        if not self.user.check_password(self.cleaned_data["password"]):
+            raise ValidationError(_("This is not your password."), code="wrong_password")
+        return ""
+
+    def clean_reason(self) -> str:
+        reason: str = self.cleaned_data["reason"]
+        try:
+            refuse_secrets(reason)
+        except SecretShapedError as error:
+            raise ValidationError(str(error), code="secret_in_reason") from None
+        return reason
