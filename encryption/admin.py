@@ -10,7 +10,7 @@ secret cannot be decrypted too.
 What cannot work, such as searching in ciphertext, is refused by :func:`check_admin_exposure`.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -230,16 +230,31 @@ def _check_prepopulated(admin: AnyAdmin) -> Iterator[Error]:
                 )
 
 
-def _check_form(admin: AnyAdmin) -> Iterator[Error]:
+def _check_form(admin: AnyAdmin) -> Iterator[CheckMessage]:
     """A form field that does not know of secrets would store what it displays over them."""
-    declared: Iterable[tuple[str, forms.Field]] = getattr(admin.form, "base_fields", {}).items()
-    for name, field in declared:
-        if secret_at(admin.model, name) and not isinstance(field, SecretField):
+    chosen = {
+        name: type(field)
+        for name, field in getattr(admin.form, "base_fields", {}).items()
+        if secret_at(admin.model, name)
+    }
+    for field in admin.model._meta.get_fields():
+        if isinstance(field, EncryptedField):
+            kind = _override(admin, field)
+            if kind is not None:
+                chosen.setdefault(field.name, kind)
+    for name, kind in chosen.items():
+        if not issubclass(kind, SecretField):
             yield Error(
-                f"The form's field {name!r} is a {type(field).__name__}, and the model's is "
-                "encrypted.",
-                "Use encryption.forms.SecretField or SecretJSONField, or leave it out of the form "
-                "class: Django then takes the right one by itself.",
+                f"The form's field {name!r} is a {kind.__name__}, and the model's is encrypted.",
+                "Use encryption.forms.SecretField or SecretJSONField, or name no class: Django "
+                "then takes the right one by itself.",
                 obj=type(admin),
                 id="encryption.E044",
             )
+
+
+def _override(admin: AnyAdmin, field: EncryptedField) -> type[forms.Field] | None:
+    for kind in type(field).__mro__:
+        if kind in admin.formfield_overrides:
+            return admin.formfield_overrides[kind].get("form_class")
+    return None

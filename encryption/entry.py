@@ -35,10 +35,10 @@ _MASK: Final = re.compile(
     rf"""
     [{_MASK_CHARACTERS}]{{3,}}          # nothing but a mask
     | \S*[{_MASK_CHARACTERS}]{{4,}}\S*  # a mask with the ends of a secret around it
-    | <Ciphertext(\ [0-9a-f]{{8}}|\ v1)?>
     """,
     re.VERBOSE,
 )
+_REPR: Final = re.compile(r"<Ciphertext( [0-9a-f]{8}| v1)?>")
 # A mask stands in for one word. A long text with a line of asterisks in it is a text.
 _LONGEST_MASK = 256
 
@@ -46,7 +46,15 @@ _LONGEST_MASK = 256
 def is_mask(text: str) -> bool:
     """Say whether a text is one that is displayed where a secret is not."""
     text = text.strip()
-    return len(text) <= _LONGEST_MASK and _MASK.fullmatch(text) is not None
+    if len(text) > _LONGEST_MASK:
+        return False
+    return _MASK.fullmatch(text) is not None or is_repr(text)
+
+
+def is_repr(text: str) -> bool:
+    """Say whether a text is the repr of a ciphertext: what a form field that does not know of
+    secrets would display, and get back."""
+    return _REPR.fullmatch(text) is not None
 
 
 def text_problem(text: str) -> str | None:

@@ -10,6 +10,7 @@ from django.test import override_settings
 from django.urls import include, path
 from drf_spectacular.generators import SchemaGenerator
 from rest_framework import serializers
+from rest_framework.parsers import FormParser, JSONParser
 from rest_framework.permissions import AllowAny
 from rest_framework.renderers import BrowsableAPIRenderer, HTMLFormRenderer, JSONRenderer
 from rest_framework.routers import SimpleRouter
@@ -291,10 +292,16 @@ def patched_with(note: Note, data: Any) -> Any:
 
 
 class NoteViewSet(ModelViewSet):
+    """With REST framework's own defaults, whatever the settings of the tests are."""
+
     queryset = Note.objects.order_by("pk")
     serializer_class = NoteSerializer
     permission_classes = [AllowAny]
     authentication_classes = []
+    filter_backends = []
+    pagination_class = None
+    parser_classes = [JSONParser, FormParser]
+    throttle_classes = []
     renderer_classes = [JSONRenderer, BrowsableAPIRenderer]
 
 
@@ -308,10 +315,13 @@ router.register("credentials", CredentialsViewSet, "credential")
 urlpatterns = [path("", include(router.urls))]
 
 
+FORM_TYPE = "application/x-www-form-urlencoded"
+FORM = f"tenant=0&secret={CANARY}&data={CANARY}&data.api_key={CANARY}"
+
+
 @override_settings(ROOT_URLCONF=__name__)
 def test_no_answer_in_json_or_html_holds_a_secret(db: None) -> None:
     note = NoteFactory(secret=CANARY, data={"api_key": CANARY})
-    address = f"/notes/{note.pk}/"
     body = {"tenant": note.tenant_id, "secret": CANARY, "data": {"api_key": CANARY}}
     client = APIClient()
     for accept in ("application/json", "text/html"):
@@ -325,7 +335,9 @@ def test_no_answer_in_json_or_html_holds_a_secret(db: None) -> None:
                 client.put(address, body, "json", headers={"accept": accept}),
                 client.patch(address, body, "json", headers={"accept": accept}),
                 client.put(address, {**body, "tenant": 0}, "json", headers={"accept": accept}),
-                client.post(f"/{prefix}/", {**body, "tenant": ""}, headers={"accept": accept}),
+                client.post(
+                    f"/{prefix}/", FORM, content_type=FORM_TYPE, headers={"accept": accept}
+                ),
             ]
             assert [answer.status_code for answer in answers][:6] == [200] * 3 + [201] + [200] * 2
             assert [answer.status_code for answer in answers][6:] == [400] * 2
