@@ -21,7 +21,9 @@ def test_generated_secrets_are_none_of_the_masks(size: int) -> None:
         assert entry.text_problem(password) is None
 
 
-@given(st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0*•●\u2217·")))
+@given(
+    st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0*•●\u2217·"))
+)
 def test_a_text_without_mask_characters_is_a_secret(text: str) -> None:
     shown = (str(entry.SET), str(entry.NOT_SET))
     assert entry.text_problem(text) == ("mask" if text in shown else None)
