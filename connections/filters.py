@@ -2,12 +2,12 @@
 
 from typing import ClassVar
 
-import django_filters
+import django_filters  # type: ignore[import-untyped]
 
 from connections.models import Connection, Metric, Status
 
 
-class ConnectionFilter(django_filters.FilterSet):
+class ConnectionFilter(django_filters.FilterSet):  # type: ignore[misc]
     service = django_filters.CharFilter()
     name = django_filters.CharFilter(lookup_expr="icontains", label="Part of the name")
     status = django_filters.ChoiceFilter(choices=Status.choices)
@@ -23,7 +23,7 @@ class ConnectionFilter(django_filters.FilterSet):
         fields: ClassVar[list[str]] = []
 
 
-class MetricFilter(django_filters.FilterSet):
+class MetricFilter(django_filters.FilterSet):  # type: ignore[misc]
     metric_id = django_filters.CharFilter()
     start = django_filters.IsoDateTimeFilter(
         field_name="at", lookup_expr="gte", label="At or after this"

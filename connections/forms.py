@@ -46,7 +46,7 @@ class ConnectionForm(ConnectionModelForm):
             choices.append(Status.ERROR)
         if "status" in self.fields:
             self.fields["status"].choices = [(one.value, one.label) for one in choices]  # type: ignore[attr-defined]
-        if self.instance.pk and not self.instance._state.adding:
+        if not self.instance._state.adding:
             self._show_stored()
 
     def _show_stored(self) -> None:

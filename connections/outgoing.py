@@ -7,6 +7,7 @@ by the transport.
 """
 
 import socket
+import ssl
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -176,12 +177,13 @@ class GuardedTransport(httpx.BaseTransport):
 
     Args:
         seconds: within which all requests of this transport have to be done.
+        ssl_context: instead of one that trusts the usual authorities.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, ssl_context: ssl.SSLContext | None = None) -> None:
         self._deadline = _Deadline(seconds)
         self._pool = httpcore.ConnectionPool(
-            ssl_context=httpx.create_ssl_context(trust_env=False),
+            ssl_context=ssl_context or httpx.create_ssl_context(trust_env=False),
             network_backend=_Backend(self._deadline),
             max_connections=4,
         )
@@ -240,8 +242,8 @@ def _plain_errors() -> Iterator[None]:
         problem = UnreachableError("The connection could not be made, or broke.")
     except (httpcore.ProtocolError, httpcore.UnsupportedProtocol, ValueError):
         problem = OutgoingError("The request cannot be sent.")
-    # Out here, so that the error that quotes the request is not chained to this one.
-    raise problem
+    # The error that quotes the request would be told together with this one.
+    raise problem from None
 
 
 def client(*, headers: Mapping[str, str], auth: tuple[str, str] | None = None) -> httpx.Client:

@@ -33,7 +33,12 @@ class CredentialChangesField(CredentialsField):
             self.fail("not_a_dict")
         if problems := {name: p for name, value in data.items() if (p := self._problem(value))}:
             # A name that is none of ours may be anything, a secret too.
-            known = {n: p for n, p in problems.items() if n in self.context["credential_names"]}
+            names = {
+                field.name
+                for integration in registry.integrations().values()
+                for field in integration.credential_fields
+            }
+            known = {name: problem for name, problem in problems.items() if name in names}
             raise ValidationError(self._details(known) or self._details({"": "invalid"})[""])
         return dict(data)
 
@@ -43,7 +48,7 @@ class ConfigSerializerField(serializers.JSONField):
     """A JSON object without secrets."""
 
     def to_internal_value(self, data: Any) -> Any:
-        if not isinstance(data, Mapping):
+        if not isinstance(data, dict):
             raise ValidationError("Send an object.", code="not_a_dict")
         return super().to_internal_value(data)
 
@@ -133,15 +138,6 @@ class ConnectionWriteSerializer(StrictMixin, serializers.ModelSerializer[Connect
         except SecretShapedError as error:
             raise ValidationError(str(error), code="secret_in_name") from None
         return name
-
-    def get_fields(self) -> dict[str, Any]:
-        fields: dict[str, Any] = super().get_fields()
-        self.context["credential_names"] = {
-            field.name
-            for integration in registry.integrations().values()
-            for field in integration.credential_fields
-        }
-        return fields
 
 
 class ConnectionCreateSerializer(ConnectionWriteSerializer):

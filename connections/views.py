@@ -1,6 +1,6 @@
 """The REST endpoints of connections."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 from django.db import transaction
 from django.db.models import QuerySet
@@ -60,7 +60,7 @@ class ConnectionViewSet(ProjectScoped, mixins.ListModelMixin, viewsets.GenericVi
     filterset_class = ConnectionFilter
     lookup_url_kwarg = "connection_id"
     lookup_value_converter = "uuid"
-    needs: ClassVar[dict[str, Need]] = {
+    needs = {
         "list": READ,
         "retrieve": READ,
         "create": WRITE,
@@ -71,7 +71,8 @@ class ConnectionViewSet(ProjectScoped, mixins.ListModelMixin, viewsets.GenericVi
     }
 
     def get_queryset(self) -> QuerySet[Connection]:
-        return Connection.objects.filter(project=self.project)
+        connections: QuerySet[Connection] = Connection.objects.filter(project=self.project)
+        return connections
 
     def get_throttles(self) -> list[BaseThrottle]:
         throttles: list[BaseThrottle] = super().get_throttles()
@@ -83,7 +84,7 @@ class ConnectionViewSet(ProjectScoped, mixins.ListModelMixin, viewsets.GenericVi
         responses={201: ConnectionDetailSerializer, **errors(400)},
     )
     def create(self, request: Request, **kwargs: Any) -> Response:
-        serializer = ConnectionCreateSerializer(data=request.data, context={})
+        serializer = ConnectionCreateSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         data = serializer.validated_data
         changes = data.pop("credentials")
@@ -115,9 +116,7 @@ class ConnectionViewSet(ProjectScoped, mixins.ListModelMixin, viewsets.GenericVi
     @transaction.atomic
     def partial_update(self, request: Request, **kwargs: Any) -> Response:
         connection = self._locked(request)
-        serializer = ConnectionUpdateSerializer(
-            connection, data=request.data, partial=True, context={}
-        )
+        serializer = ConnectionUpdateSerializer(connection, data=request.data, partial=True)
         serializer.is_valid(raise_exception=True)
         data = serializer.validated_data
         changes = data.pop("credentials", {})
@@ -218,7 +217,7 @@ class MetricViewSet(ProjectScoped, mixins.ListModelMixin, viewsets.GenericViewSe
     permission_classes = (ProjectPermission,)
     filterset_class = MetricFilter
     pagination_class = MetricPagination
-    needs: ClassVar[dict[str, Need]] = {"list": Need(Role.VIEWER, "metrics:read")}
+    needs = {"list": Need(Role.VIEWER, "metrics:read")}
 
     def get_queryset(self) -> QuerySet[Metric]:
         connections = Connection.objects.filter(project=self.project)

@@ -42,7 +42,7 @@ class ErrorReplySerializer(serializers.Serializer[Any]):
     """The shape of every reply whose status is 400 or above."""
 
     type = serializers.CharField()
-    errors = ErrorSerializer(many=True)
+    errors = ErrorSerializer(many=True)  # type: ignore[assignment]  # the field of that name
 
 
 #: For ``extend_schema(responses={200: ..., **errors(400, 409)})``. What REST framework itself

@@ -93,8 +93,8 @@ class Membership(models.Model):
 
     def clean(self) -> None:
         """Refuse a second owner, and a first one who is something less."""
-        if self.project_id is None or self.user_id is None:
-            return
+        if not hasattr(self, "project") or not hasattr(self, "user"):
+            return  # another error tells so
         owns = self.project.owner_id == self.user_id
         if owns != (self.role == Role.OWNER):
             raise ValidationError(

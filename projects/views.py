@@ -1,6 +1,6 @@
 """The REST endpoints of projects and their members."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 from django.db.models import OuterRef, QuerySet, Subquery
 from django.utils.translation import gettext_lazy as _
@@ -45,7 +45,7 @@ class ProjectViewSet(ProjectScoped, viewsets.ModelViewSet[Project]):
     permission_classes = (ProjectPermission,)
     lookup_url_kwarg = "project_id"
     lookup_value_converter = "uuid"
-    needs: ClassVar[dict[str, Need]] = {
+    needs = {
         "list": READ,
         "create": Need(Role.VIEWER),  # of no project yet: any person, and no API key
         "retrieve": READ,
@@ -86,7 +86,7 @@ class MemberViewSet(
     http_method_names = METHODS
     lookup_url_kwarg = "member_id"
     lookup_value_converter = "int"
-    needs: ClassVar[dict[str, Need]] = {
+    needs = {
         "list": READ,
         "retrieve": READ,
         "create": Need(Role.ADMIN),

@@ -148,7 +148,7 @@ class ConnectionAdmin(RevealMixin, UseMixin, ProjectScopedAdmin):
         integration = self._integration(request, obj)
         config = integration.config_fields if integration else ()
         credentials = integration.credential_fields if integration else ()
-        sets = [
+        sets: list[tuple[Any, dict[str, Any]]] = [
             (None, {"fields": first}),
             (_("Configuration"), {"fields": [CONFIG + field.name for field in config]}),
             (_("Credentials"), {"fields": [CREDENTIAL + field.name for field in credentials]}),
@@ -171,7 +171,7 @@ class ConnectionAdmin(RevealMixin, UseMixin, ProjectScopedAdmin):
     def save_model(
         self, request: HttpRequest, obj: Any, form: ConnectionForm, change: bool
     ) -> None:
-        fields = [name for name in ("name", "status") if name in form.changed_data]
+        fields: list[str] = [one for one in ("name", "status") if one in form.changed_data]
         if form.integration is not None:
             obj.config = form.new_config
             fields.append("config")

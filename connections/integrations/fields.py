@@ -37,13 +37,13 @@ def text(value: Any) -> str:
     """A line of text without spaces around it."""
     if not isinstance(value, str):
         raise ValueError("Enter a text.")
-    value = value.strip()
-    if not value:
+    stripped = value.strip()
+    if not stripped:
         raise ValueError("Enter a value.")
-    if len(value) > LONGEST_TEXT or not value.isprintable():
+    if len(stripped) > LONGEST_TEXT or not stripped.isprintable():
         raise ValueError(f"Enter one line of at most {LONGEST_TEXT} characters.")
-    refuse_secrets(value)
-    return value
+    refuse_secrets(stripped)
+    return stripped
 
 
 def refuse_secrets(value: str) -> None:
@@ -60,14 +60,14 @@ def refuse_secrets(value: str) -> None:
 
 def url(value: Any) -> str:
     """An http(s) URL without a slash at its end."""
-    value = text(value)
+    address = text(value)
     try:
-        parts = check_url(value)
+        parts = check_url(address)
     except RefusedDestinationError as error:
         raise ValueError(str(error)) from None
     if parts.query or parts.fragment:
         raise ValueError("Enter the URL without a query and without a fragment.")
-    return value.rstrip("/")
+    return address.rstrip("/")
 
 
 def names(value: Any) -> list[str]:

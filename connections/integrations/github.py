@@ -32,10 +32,10 @@ MOST_PAGES = 100
 
 
 def _name(value: Any) -> str:
-    value = text(value)
-    if not NAME.fullmatch(value) or value in {".", ".."}:
+    name = text(value)
+    if not NAME.fullmatch(name) or name in {".", ".."}:
         raise ValueError("Enter a name as it stands in a URL of GitHub.")
-    return value
+    return name
 
 
 def _names(value: Any) -> list[str]:

@@ -145,7 +145,13 @@ class Api:
                 url, params = urljoin(url, reply.headers["Location"]), None
         except OutgoingError as error:
             raise _translated(error) from None
-        raise IntegrationError("The service redirects.", "redirected", permanent=True)
+        except (httpx.InvalidURL, httpx.HTTPError):
+            pass
+        else:
+            raise IntegrationError("The service redirects.", "redirected", permanent=True)
+        raise IntegrationError(
+            "The service answered in a way that is not understood.", "unexpected_reply"
+        )
 
     def _checked(self, reply: httpx.Response) -> httpx.Response:
         if reply.is_success:

@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
@@ -34,7 +34,13 @@ class Status(models.TextChoices):
     ERROR = "error", _("Error")
 
 
-class ConnectionQuerySet(EncryptedQuerySet["Connection"]):
+if TYPE_CHECKING:
+    BaseQuerySet = models.QuerySet["Connection"]
+else:
+    BaseQuerySet = EncryptedQuerySet
+
+
+class ConnectionQuerySet(BaseQuerySet):
     def due(self, now: datetime) -> "ConnectionQuerySet":
         """Those to sync: not paused, not tried within the interval, and held by no worker."""
         since = now - timedelta(seconds=get_settings().sync_interval)
