@@ -5,7 +5,6 @@ During development `.env` stands in for the variables that are not set (see `das
 """
 
 from importlib.metadata import version
-from importlib.util import find_spec
 
 import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
@@ -42,16 +41,10 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "drf_standardized_errors",
-    *(
-        app
-        for app, package in {
-            "encryption.apps.EncryptionConfig": "encryption.apps",
-            "projects": "projects.models",
-            "connections": "connections.models",
-            "apikeys": "apikeys.models",
-        }.items()
-        if find_spec(package.partition(".")[0]) and find_spec(package)
-    ),
+    "encryption.apps.EncryptionConfig",
+    "projects",
+    "connections",
+    "apikeys",
     "dashtray",
 ]
 
@@ -168,15 +161,11 @@ USE_TZ = True
 REST_FRAMEWORK = {
     # The first class decides that a request without credentials gets 401, not 403.
     "DEFAULT_AUTHENTICATION_CLASSES": [
-        *(
-            ["apikeys.authentication.ApiKeyAuthentication"]
-            if find_spec("apikeys") and find_spec("apikeys.authentication")
-            else []
-        ),
+        "apikeys.authentication.ApiKeyAuthentication",
         "rest_framework.authentication.SessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["projects.parsers.StrictJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
     "DEFAULT_PAGINATION_CLASS": "dashtray.pagination.NewestFirstPagination",
@@ -209,15 +198,29 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "POSTPROCESSING_HOOKS": ["drf_standardized_errors.openapi_hooks.postprocess_schema_enums"],
     "ENUM_NAME_OVERRIDES": {
-        name: f"drf_standardized_errors.openapi_serializers.{name}.choices"
-        for name in (
-            "ValidationErrorEnum",
-            "ClientErrorEnum",
-            "ServerErrorEnum",
-            *(f"ErrorCode{status}Enum" for status in (401, 403, 404, 405, 406, 415, 429, 500)),
-        )
+        "ApiKeyStatusEnum": "apikeys.models.ApiKey.Status.choices",
+        "ConnectionStatusEnum": "connections.models.connection.Status.choices",
+        **{
+            name: f"drf_standardized_errors.openapi_serializers.{name}.choices"
+            for name in (
+                "ValidationErrorEnum",
+                "ClientErrorEnum",
+                "ServerErrorEnum",
+                *(f"ErrorCode{status}Enum" for status in (401, 403, 404, 405, 406, 415, 429, 500)),
+            )
+        },
     },
 }
+
+# Connections and API keys
+
+CONNECTIONS = {
+    # Hosts, or host:port, that connections may reach although they are not public.
+    "ALLOWED_HOSTS": env.list("CONNECTIONS_ALLOWED_HOSTS", []),
+}
+API_KEYS_ACCEPT_IMPORTED = env.bool("API_KEYS_ACCEPT_IMPORTED", False)
+API_KEYS_MAXIMUM_LIFETIME = env.timedelta("API_KEYS_MAXIMUM_LIFETIME", None)
+API_KEYS_THROTTLE_RATE = env.str("API_KEYS_THROTTLE_RATE", "600/min")
 
 # Background work
 
@@ -229,7 +232,8 @@ CELERY_TIMEZONE = TIME_ZONE
 
 # What is told about a failure
 
-DEFAULT_EXCEPTION_REPORTER_FILTER = "dashtray.debug.MaskingReporterFilter"
+DEFAULT_EXCEPTION_REPORTER = "encryption.reporting.SecretSafeExceptionReporter"
+DEFAULT_EXCEPTION_REPORTER_FILTER = "encryption.reporting.SecretSafeExceptionReporterFilter"
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,

@@ -2,7 +2,6 @@
 a test would have to work around. `DATABASE_URL` alone chooses the database server."""
 
 import os
-from importlib.util import find_spec
 from pathlib import Path
 
 for variable in (
@@ -23,10 +22,7 @@ os.environ |= {
 from dashtray.settings import *  # noqa: E402, F403
 from dashtray.settings import DATABASES, INSTALLED_APPS, REST_FRAMEWORK, STORAGES  # noqa: E402
 
-INSTALLED_APPS = [
-    *INSTALLED_APPS,
-    *(["tests.fieldapp"] if find_spec("tests.fieldapp") else []),
-]
+INSTALLED_APPS = [*INSTALLED_APPS, "tests.fieldapp"]
 
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     file = Path(DATABASES["default"]["NAME"])
