@@ -68,14 +68,18 @@ class _SecretWidget(forms.Widget):
 
     template_name = "encryption/widgets/secret.html"
     input_template_name: ClassVar[str]
+    # Browsers and their extensions send what they spell-check to other people's servers.
+    default_attrs: ClassVar[dict[str, str]] = {
+        "autocomplete": "off",
+        "autocapitalize": "off",
+        "spellcheck": "false",
+    }
     set_text: str | Promise = _("A value is set. Leave this empty to keep it.")
     clear_label: str | Promise = _("Clear")
     retype_text: str | Promise = _("Enter the value again: what was typed is never sent back.")
 
     def __init__(self, attrs: Mapping[str, Any] | None = None) -> None:
-        # Browsers and their extensions send what they spell-check to other people's servers.
-        quiet = {"autocomplete": "off", "autocapitalize": "off", "spellcheck": "false"}
-        super().__init__({**quiet, **(attrs or {})})
+        super().__init__({**self.default_attrs, **(attrs or {})})
 
     def get_context(
         self, name: str, value: Any, attrs: "Mapping[str, Any] | None"
@@ -123,6 +127,13 @@ class SecretInput(_SecretWidget, forms.PasswordInput):
 
     template_name = "encryption/widgets/secret.html"
     input_template_name = "django/forms/widgets/password.html"
+    # Browsers take no notice of "off" in a password input, and would fill in the password that
+    # they keep for this site: the next save would store it as the secret.
+    default_attrs: ClassVar[dict[str, str]] = {
+        **_SecretWidget.default_attrs,
+        "autocomplete": "new-password",
+        "size": "40",
+    }
 
 
 class SecretTextarea(_SecretWidget, forms.Textarea):
@@ -130,6 +141,7 @@ class SecretTextarea(_SecretWidget, forms.Textarea):
 
     template_name = "encryption/widgets/secret.html"
     input_template_name = "django/forms/widgets/textarea.html"
+    default_attrs: ClassVar[dict[str, str]] = {**_SecretWidget.default_attrs, "rows": "5"}
 
     def value_from_datadict(self, data: Mapping[str, Any], files: Any, name: str) -> Any:
         typed = super().value_from_datadict(data, files, name)

@@ -68,7 +68,8 @@ def test_no_widget_renders_an_initial_value(renderer: Any, form_class: type[form
     assert CANARY not in page
     assert page.count("A value is set.") == 2
     assert 'type="password"' in page
-    assert page.count('autocomplete="off"') == page.count('spellcheck="false"') == 2
+    assert page.count('autocomplete="new-password"') == page.count('autocomplete="off"') == 1
+    assert page.count('spellcheck="false"') == 2
     assert "value=" not in page
     assert "placeholder" not in page
 
