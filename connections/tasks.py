@@ -9,7 +9,7 @@ from connections.models import Connection
 from connections.sync import BusyError, sync_connection
 
 
-@shared_task(name="connections.sync")
+@shared_task(name="connections.sync")  # type: ignore[untyped-decorator]
 def sync(connection_id: str) -> None:
     """Sync one connection; if another worker does so already, do nothing."""
     try:
@@ -18,7 +18,7 @@ def sync(connection_id: str) -> None:
         return
 
 
-@shared_task(name="connections.sync_due")
+@shared_task(name="connections.sync_due")  # type: ignore[untyped-decorator]
 def sync_due() -> int:
     """Send a task for each connection that is due, and return how many there are.
 
