@@ -10,19 +10,19 @@ from encryption.core.errors import MissingSaltError
 Salt = str | int | UUID
 
 
-def salt_text(salt: Salt | None) -> str:
+def salt_text(salt: object) -> str:
     """Return a tenant's id as the text that keys are derived from.
 
     Raises:
         MissingSaltError: ``None`` or an empty text.
         TypeError: anything but a text, a whole number or a UUID (a model, say: give its id).
     """
-    if type(salt) is str:
+    if isinstance(salt, str):
         if salt:
-            return salt
+            return str.__str__(salt)
+    elif isinstance(salt, (int, UUID)) and not isinstance(salt, bool):
+        return str(salt)
     elif salt is not None:
-        if isinstance(salt, (str, int, UUID)) and not isinstance(salt, bool):
-            return str(salt)
         raise TypeError(
             f"a salt is the id of a project or user: str, int or UUID, not {type(salt).__name__}"
         )
@@ -49,11 +49,13 @@ def encrypt(
         ValueError: the plaintext holds a lone surrogate.
         ImproperlyConfigured: there is no usable master key.
     """
-    if not isinstance(plaintext, str):
-        kind = type(plaintext).__name__
+    try:
+        if not isinstance(plaintext, str):
+            raise TypeError(f"encrypt() takes a text, not {type(plaintext).__name__}")
+        return get_keyring().encrypt(plaintext, salt_text(salt), context, bound_to)
+    except BaseException:
         del plaintext  # a traceback page shows the locals of this frame
-        raise TypeError(f"encrypt() takes a text, not {kind}")
-    return get_keyring().encrypt(plaintext, salt_text(salt), context, bound_to)
+        raise
 
 
 def decrypt(

@@ -11,7 +11,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
+from django.core.exceptions import FieldDoesNotExist, FieldError, ImproperlyConfigured
 from django.db import models
 
 from encryption.core.errors import DecryptionError, MissingSaltError
@@ -45,6 +45,11 @@ class Partial(tuple[Any, ...]):
     """Source values of which some are :data:`MISSING`; a plain tuple is complete."""
 
     __slots__ = ()
+
+    @classmethod
+    def of(cls, values: Sequence[Any]) -> Values:
+        """A plain tuple of these if none is missing."""
+        return cls(values) if any(value is MISSING for value in values) else tuple(values)
 
     def filled(self, values: Values) -> Values:
         """Return a complete tuple: what is missing here, taken from there."""
@@ -89,28 +94,48 @@ def end_of_relations(field: "models.Field[Any, Any]") -> "models.Field[Any, Any]
 _uuid_text = lru_cache(maxsize=10_000)(UUID.__str__)
 
 
+def _is_djangos_own(field: "models.Field[Any, Any]") -> bool:
+    """Say whether a field leaves values of its native type as they are."""
+    return all(
+        getattr(type(field), name).__module__.startswith("django.")
+        for name in ("to_python", "get_prep_value", "get_db_prep_value", "pre_save")
+    )
+
+
 class Source:
     """One field of a row that a secret depends on."""
 
     __slots__ = ("_end", "_native", "attname", "field", "is_pk")
 
-    def __init__(self, field: "models.Field[Any, Any]") -> None:
+    def __init__(self, field: "models.Field[Any, Any]", is_pk: bool) -> None:
         self.field = field
         self.attname: str = field.attname
-        self.is_pk = field.primary_key
+        self.is_pk = is_pk
         self._end: models.Field[Any, Any] | None = None
         self._native: type | None = None
 
     def text(self, value: Any) -> str | None:
-        """Return a value as the text that is derived from or authenticated; ``None`` for NULL."""
+        """Return a value as the text that is derived from or authenticated; ``None`` for NULL.
+
+        Raises:
+            FieldError: it is an expression, which only the database can compute.
+        """
         if value is None:
             return None
         if type(value) is self._native:
             return _uuid_text(value) if self._native is UUID else str(value)
+        if hasattr(value, "resolve_expression"):
+            raise FieldError(
+                f"{self.field} is what a secret is encrypted under, and an expression or database "
+                "default is not known before the row is written. Nothing was written. Assign the "
+                "value itself."
+            )
         if self._end is None:  # the models it points to may not be loaded any earlier
             self._end = end_of_relations(self.field)
-            self._native = NATIVE_TYPES.get(self._end.get_internal_type())
-        return str(self._end.to_python(value))
+            if _is_djangos_own(self._end):
+                self._native = NATIVE_TYPES.get(self._end.get_internal_type())
+        value = self._end.to_python(self._end.get_prep_value(value))
+        return str.__str__(value) if isinstance(value, str) else str(value)
 
     def same(self, one: Any, other: Any) -> bool:
         """Say whether two values are the same text."""
@@ -136,12 +161,16 @@ class Layout:
         self.model = model
         self.fields = tuple(fields)
         self.dependents = tuple(dependents)
+        #: The fields of the primary key, its own and those of its parents.
+        self.key_fields = {
+            field for one in (model, *model._meta.all_parents) for field in one._meta.pk_fields
+        }
         by_name: dict[str, Source] = {}
         self._names: dict[str, tuple[str, tuple[str, ...]]] = {}
         for field in (*self.fields, *self.dependents):
             names = [self._find(model, name) for name in (field.salt_field, *field.bound_to)]
             for found in filter(None, names):
-                by_name.setdefault(found.attname, Source(found))
+                by_name.setdefault(found.attname, Source(found, found in self.key_fields))
             if field in self.fields:
                 salt, *bound = (found.attname if found else "" for found in names)
                 self._names[field.attname] = (salt, tuple(bound))
@@ -194,9 +223,10 @@ class Layout:
             row: their values, in that order.
         """
         loaded = dict(zip(names, row, strict=False))
-        under = [loaded.get(name, MISSING) for name in self.attnames]
-        kind = Partial if MISSING in under else tuple
-        instance._state.encrypted_under = kind(under)  # type: ignore[attr-defined]
+        state: Any = instance._state
+        state.encrypted_under = Partial.of([loaded.get(name, MISSING) for name in self.attnames])
+        #: A ciphertext that turns up in any other field did not come with the row.
+        state.loaded_secrets = frozenset(self.places).intersection(loaded)
 
     def loaded(self, instance: models.Model) -> Values | None:
         """What the instance was loaded with, in full; ``None`` if it never was loaded.
@@ -268,7 +298,12 @@ def _picker(keys: Sequence[Any]) -> Callable[[Any], Values]:
 
 def layout_of(instance: models.Model) -> Layout:
     """The layout of an instance's class (set when the class was made)."""
-    layout: Layout = type(instance)._encryption_layout  # type: ignore[attr-defined]
+    return layout_of_class(type(instance))
+
+
+def layout_of_class(cls: type[models.Model]) -> Layout:
+    """The layout of a class with encrypted fields."""
+    layout: Layout = cls._encryption_layout  # type: ignore[attr-defined]
     return layout
 
 

@@ -123,6 +123,8 @@ def _check_salt(model: type[models.Model], field: EncryptedField) -> Iterator[Ch
             "Use a foreign key, or a primary key with a default such as uuid.uuid4.",
             15,
         )
+    if not _is_stable(salt):
+        yield _unstable(field, salt.name)
     on_delete = getattr(salt.remote_field, "on_delete", None)
     name = getattr(on_delete, "__name__", "")
     if on_delete is not None and (name in _SETTERS or name.startswith("set_on_delete")):
@@ -154,13 +156,7 @@ def _check_bound(model: type[models.Model], field: EncryptedField) -> Iterator[C
                 15,
             )
         elif not _is_stable(bound):
-            yield _error(
-                field,
-                f"is bound to {name!r}, whose value may come back from the database in another "
-                "form than it was saved in, or changes while the row is saved",
-                "Bind to text, whole numbers, booleans, UUIDs or foreign keys to these.",
-                20,
-            )
+            yield _unstable(field, name)
 
 
 def _check_constraints(
@@ -202,6 +198,16 @@ def _field(model: type[models.Model], name: str) -> "models.Field[Any, Any] | No
 
 def _is_automatic(field: "models.Field[Any, Any]") -> bool:
     return isinstance(field, models.AutoField) or field.has_db_default() or field.generated
+
+
+def _unstable(field: EncryptedField, name: str) -> CheckMessage:
+    return _error(
+        field,
+        f"is encrypted under {name!r}, whose value may come back from the database in another "
+        "form than it was saved in, or changes while the row is saved",
+        "Use text, whole numbers, booleans, UUIDs or foreign keys to these.",
+        20,
+    )
 
 
 def _is_stable(field: "models.Field[Any, Any]") -> bool:

@@ -3,10 +3,11 @@
 Read when first needed, never at import; forgotten when Django says that the setting changed.
 """
 
+import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
@@ -61,21 +62,25 @@ class EncryptionSettings:
             ImproperlyConfigured: an entry is unknown or of the wrong type or value.
         """
         options = getattr(django_settings, "ENCRYPTION", {})
-        if not isinstance(options, Mapping):
-            raise ImproperlyConfigured("ENCRYPTION is a dict.")
-        unknown = sorted(map(str, set(options) - _ENTRIES))
-        if unknown:
-            raise ImproperlyConfigured(
-                f"ENCRYPTION has unknown entries: {', '.join(unknown)}. "
-                f"It knows {', '.join(sorted(_ENTRIES))}."
+        try:
+            if not isinstance(options, Mapping):
+                raise ImproperlyConfigured("ENCRYPTION is a dict.")
+            unknown = sorted(map(str, set(options) - _ENTRIES))
+            if unknown:
+                raise ImproperlyConfigured(
+                    f"ENCRYPTION has unknown entries: {', '.join(unknown)}. "
+                    f"It knows {', '.join(sorted(_ENTRIES))}."
+                )
+            return cls(
+                provider=import_string(str(options.get("KEY_PROVIDER") or DEFAULT_PROVIDER)),
+                write_format=_format(options.get("WRITE_FORMAT", tokens.V2), "WRITE_FORMAT"),
+                read_formats=_formats(options.get("READ_FORMATS", tokens.FORMATS)),
+                key_cache_size=_size(options.get("KEY_CACHE_SIZE", DEFAULT_CACHE_SIZE)),
+                options=options,
             )
-        return cls(
-            provider=import_string(str(options.get("KEY_PROVIDER") or DEFAULT_PROVIDER)),
-            write_format=_format(options.get("WRITE_FORMAT", tokens.V2), "WRITE_FORMAT"),
-            read_formats=_formats(options.get("READ_FORMATS", tokens.FORMATS)),
-            key_cache_size=_size(options.get("KEY_CACHE_SIZE", DEFAULT_CACHE_SIZE)),
-            options=options,
-        )
+        except BaseException:
+            del options  # it holds keys, and a traceback page shows the locals of this frame
+            raise
 
     def master_keys(self) -> MasterKeys:
         """Ask the provider.
@@ -87,9 +92,9 @@ class EncryptionSettings:
 
 
 def _format(value: object, entry: str) -> str:
-    if value not in tokens.FORMATS:
+    if not isinstance(value, str) or value not in tokens.FORMATS:
         raise ImproperlyConfigured(f"ENCRYPTION['{entry}'] knows {' and '.join(tokens.FORMATS)}.")
-    return cast(str, value)
+    return value
 
 
 def _formats(value: object) -> tuple[str, ...]:
@@ -146,18 +151,21 @@ def build_keyring(settings: EncryptionSettings) -> Keyring:
         ImproperlyConfigured: there is no usable master key; the message says the way out.
     """
     try:
-        primary, fallbacks = settings.master_keys()
-        return Keyring(
-            _master_key(primary),
-            [_master_key(key) for key in fallbacks],
-            write_format=settings.write_format,
-            read_formats=settings.read_formats,
-            cache_size=settings.key_cache_size,
-        )
+        return _keyring_of(settings.master_keys(), settings)
     except ValueError as error:
         problem = str(error)
     # Out here, so that no context of this error holds a frame with the keys in it.
     raise ImproperlyConfigured(f"Encryption cannot be used: {problem}. {HOW_TO_MAKE_A_KEY}")
+
+
+def _keyring_of(keys: MasterKeys, settings: EncryptionSettings) -> Keyring:
+    return Keyring(
+        _master_key(keys.primary),
+        [_master_key(key) for key in keys.fallbacks],
+        write_format=settings.write_format,
+        read_formats=settings.read_formats,
+        cache_size=settings.key_cache_size,
+    )
 
 
 def _master_key(secret: str) -> MasterKey:
@@ -186,5 +194,17 @@ def _on_setting_changed(*, setting: str, **kwargs: object) -> None:
     if setting == "ENCRYPTION":
         reset()
 
+
+def _after_fork() -> None:
+    """In a forked child: locks may be held by threads that only the parent has."""
+    global _lock, _keyring
+    _lock = threading.Lock()
+    _keyring = None
+    for key in _master_keys.values():
+        key.renew_lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 setting_changed.connect(_on_setting_changed, dispatch_uid="encryption.conf")

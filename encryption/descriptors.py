@@ -3,7 +3,8 @@
 What stands in ``instance.__dict__`` is ``None`` or a :class:`Ciphertext`, never a plaintext.
 """
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
@@ -35,30 +36,34 @@ class Ciphertext:
     token and never a plaintext.
     """
 
-    __slots__ = ("_field", "_sources", "_text", "_value", "token")
+    __slots__ = ("_field", "_sources", "_text", "_token", "_value")
 
-    #: The stored text.
-    token: str
-    # The source values it is sealed under, once they are known; the plaintext, once it was read
-    # or assigned; and the text that was encrypted, against which JSON that was changed in place
-    # is compared.
+    # The stored text, None for a value that is not encrypted yet; the source values it is sealed
+    # under, once they are known; the plaintext, once it was read or assigned; and the text that
+    # was encrypted, against which JSON that was changed in place is compared.
+    _token: str | None
     _sources: "Values | None"
     _value: Any
     _text: str | None
 
-    def __init__(self, token: str, field: "EncryptedField") -> None:
-        self.token = token
+    def __init__(self, token: str | None, field: "EncryptedField") -> None:
+        self._token = token
         self._field = field
         self._sources = None
         self._value = UNREAD
         self._text = None
 
     @property
+    def token(self) -> str:
+        """The stored text; empty for a value that is not encrypted yet."""
+        return self._token or ""
+
+    @property
     def key_id(self) -> str | None:
         """The 8 hex digits of the key that a v2 token is under; ``None`` for any other."""
         return tokens.key_id_of(self.token)
 
-    def decrypt(self, salt: Salt, *, bound_to: "tuple[str | None, ...]" = ()) -> Any:
+    def decrypt(self, salt: Salt, *, bound_to: "Sequence[str | None]" = ()) -> Any:
         """Decrypt with the tenant's id, and the values of ``bound_to`` as text.
 
         Raises:
@@ -68,35 +73,35 @@ class Ciphertext:
 
     def detached(self) -> "Ciphertext":
         """A copy that knows neither plaintext nor row."""
-        return Ciphertext(self.token, self._field)
+        return Ciphertext(self._token, self._field)
 
     def __repr__(self) -> str:
-        return f"<Ciphertext {self.key_id or 'v1'}>" if self.token else "<Ciphertext>"
+        return f"<Ciphertext {self.key_id or 'v1'}>" if self._token else "<Ciphertext>"
 
     __str__ = __repr__
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Ciphertext):
             return NotImplemented
-        return self is other or (bool(self.token) and self.token == other.token)
+        return self is other or (self._token is not None and self._token == other._token)
 
     def __hash__(self) -> int:
-        return hash(self.token)
+        return hash(self._token)
 
     def __copy__(self) -> "Ciphertext":
-        return self._restored(self.token, self._field, self._sources)
+        return self._restored(self._token, self._field, self._sources)
 
     def __deepcopy__(self, memo: object) -> "Ciphertext":
         return self.__copy__()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if not self.token:
+        if self._token is None:
             raise TypeError("a secret that is not encrypted yet is never pickled: save it first")
-        return Ciphertext._restored, (self.token, self._field, self._sources)
+        return Ciphertext._restored, (self._token, self._field, self._sources)
 
     @classmethod
     def _restored(
-        cls, token: str, field: "EncryptedField", sources: "Values | None"
+        cls, token: str | None, field: "EncryptedField", sources: "Values | None"
     ) -> "Ciphertext":
         secret = cls(token, field)
         secret._sources = sources
@@ -143,7 +148,7 @@ class EncryptedAttribute(DeferredAttribute):
         value = secret._value
         if value is not UNREAD:
             return value
-        if _refreshes or "raw_save" in instance._state.__dict__:
+        if _refreshes or "raw_save" in instance._state.__dict__:  # rare, and asked of each row
             raw = self._raw(instance, secret)
             if raw is not None:
                 return raw
@@ -162,11 +167,11 @@ class EncryptedAttribute(DeferredAttribute):
         else:
             values = instance.__dict__
             before = values.get(self.attname)
-            secret = Ciphertext("", self.field)
+            secret = Ciphertext(None, self.field)
             secret._value = value
             # A value that turns out to be the one that is stored keeps its token.
             if before is not None and before._text is not None:
-                secret.token = before.token
+                secret._token = before._token
                 secret._sources = before._sources
                 secret._text = before._text
             values[self.attname] = secret
@@ -179,13 +184,17 @@ class EncryptedAttribute(DeferredAttribute):
         of a row whose secret cannot be read.
         """
         stale = refreshing.get()
-        if "raw_save" in instance._state.__dict__ or (
-            stale is not None and stale is not instance and stale.pk == instance.pk
-        ):
-            if secret._sources is None:
-                secret._sources = getattr(instance._state, "encrypted_under", None)
-            return secret
-        return None
+        if stale is None or stale is instance or stale.pk != instance.pk:
+            # The mark of a raw save outlives one that failed, so only Django's own code, which
+            # is two frames up then, gets the ciphertext for it.
+            asking = sys._getframe(2).f_globals.get("__name__", "")
+            if "raw_save" not in instance._state.__dict__ or not asking.startswith(
+                "django.db.models."
+            ):
+                return None
+        if secret._sources is None:
+            secret._sources = getattr(instance._state, "encrypted_under", None)
+        return secret
 
     # -- deferred loading ---------------------------------------------------------------------
 
@@ -209,7 +218,8 @@ class EncryptedAttribute(DeferredAttribute):
             secret: Ciphertext | None = instance.__dict__[self.attname]
         except KeyError:
             name = instance._meta.object_name
-            raise type(instance).DoesNotExist(f"{name} matching query does not exist.") from None
+            missing: type[Exception] = type(instance).DoesNotExist  # type: ignore[attr-defined]
+            raise missing(f"{name} matching query does not exist.") from None
         return secret
 
     def fetch_one(self, instance: models.Model) -> None:
@@ -218,7 +228,7 @@ class EncryptedAttribute(DeferredAttribute):
         secret, *sources = stored_row(instance).values_list(self.attname, *names).get()
         self._put(instance, secret, sources)
 
-    def fetch_many(self, instances: list[models.Model]) -> None:
+    def fetch_many(self, instances: Iterable[models.Model]) -> None:
         """Load the column for all instances of one result that lack it, with one query."""
         lacking = [one for one in instances if self.attname not in one.__dict__ and one.pk]
         if not lacking:
@@ -254,6 +264,6 @@ class ForeignCiphertext:
 
 
 def _foreign(value: Ciphertext) -> Ciphertext:
-    secret = Ciphertext("", value._field)
+    secret = Ciphertext(None, value._field)
     secret._value = ForeignCiphertext()
     return secret

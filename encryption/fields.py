@@ -20,6 +20,7 @@ from encryption.core import tokens
 from encryption.core.errors import DecryptionError, EncryptionError, MalformedTokenError
 from encryption.descriptors import UNREAD, Ciphertext, EncryptedAttribute, ForeignCiphertext
 from encryption.forms import SecretField, SecretJSONField
+from encryption.guards import check_upsert
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -95,7 +96,9 @@ class EncryptedField(BaseField):
     def from_db_value(
         self, value: Any, expression: Any, connection: "BaseDatabaseWrapper"
     ) -> Ciphertext | None:
-        return None if value is None else Ciphertext(value, self)
+        if value is None:
+            return None
+        return Ciphertext(value if type(value) is str else _text_of(value), self)
 
     def reveal(self, instance: models.Model, secret: Ciphertext) -> Any:
         """Decrypt the secret of an instance, keep the plaintext in it and return it.
@@ -121,9 +124,14 @@ class EncryptedField(BaseField):
     def _all_sources(
         self, layout: Layout, instance: models.Model, under: Values | None
     ) -> Values:
-        if under is None:
+        if under is not None:
+            return layout.loaded(instance) or under
+        # Not loaded (yet): __init__ and post_init run before from_db is done, and then the row's
+        # values are the instance's. For a foreign token these are wrong, and decryption fails.
+        under = layout.current(instance)
+        if type(under) is Partial:
             raise _foreign(self.label)
-        return layout.loaded(instance) or under
+        return under
 
     def open(self, token: str, salt: str, bound_to: Sequence[str | None]) -> tuple[Any, str]:
         """Decrypt a token and return the value, and the text that was encrypted."""
@@ -171,16 +179,16 @@ class EncryptedField(BaseField):
     def pre_save(self, model_instance: models.Model, add: bool) -> Ciphertext | None:
         """Return what to store: the same ciphertext for as long as neither value nor tenant
         changed, however often Django asks."""
-        try:
-            secret = model_instance.__dict__[self.attname]
-        except KeyError:
-            secret = self._attribute.load(model_instance)
+        secret = self.stored_in(model_instance)
         return None if secret is None else self.seal(model_instance, secret)
 
-    @property
-    def _attribute(self) -> EncryptedAttribute:
-        attribute: EncryptedAttribute = getattr(self.model, self.attname)
-        return attribute
+    def stored_in(self, instance: models.Model) -> Ciphertext | None:
+        """What the instance holds: its ciphertext, loaded first where it was deferred."""
+        if self.attname not in instance.__dict__:
+            attribute: EncryptedAttribute = getattr(type(instance), self.attname)
+            return attribute.load(instance)
+        secret: Ciphertext | None = instance.__dict__[self.attname]
+        return secret
 
     def seal(self, instance: models.Model, secret: Ciphertext) -> Ciphertext:
         """Make a secret's token fit its value and the row's sources, and return it.
@@ -192,7 +200,7 @@ class EncryptedField(BaseField):
         """
         layout = layout_of(instance)
         under: Values = instance._state.__dict__.get("encrypt_under") or layout.current(instance)
-        if not secret.token or (secret._value is not UNREAD and self.is_changed(secret)):
+        if secret._token is None or (secret._value is not UNREAD and self.is_changed(secret)):
             if type(under) is Partial:
                 under = under.filled(layout.loaded(instance) or under)
             self._encrypt_value(layout, secret, under)
@@ -205,7 +213,7 @@ class EncryptedField(BaseField):
         text, problem = self.to_text(secret._value)
         if problem is None:
             try:
-                secret.token = keyring.encrypt(text, salt, self.aad_context, bound)
+                secret._token = keyring.encrypt(text, salt, self.aad_context, bound)
             except ValueError as error:
                 problem = ValueError, str(error)
             else:
@@ -218,8 +226,10 @@ class EncryptedField(BaseField):
     def _keep_or_rebind(
         self, layout: Layout, instance: models.Model, secret: Ciphertext, under: Values
     ) -> None:
-        known: Values | None = secret._sources or getattr(instance._state, "encrypted_under", None)
-        if known is None:
+        state = instance._state.__dict__
+        known: Values | None = secret._sources or state.get("encrypted_under")
+        strange = self.attname not in state.get("loaded_secrets", (self.attname,))
+        if known is None or (secret._sources is None and strange):
             raise _foreign(self.label)
         salt_place, bound_places = layout.places[self.attname]
         places = (salt_place, *bound_places)
@@ -237,29 +247,33 @@ class EncryptedField(BaseField):
             known = layout.loaded(instance) or known
         if type(under) is Partial:
             under = under.filled(known)
-        self._rebind(layout, instance, secret, known, under)
+        moved = self.resealed(layout, instance, secret, known, under)
+        secret._token, secret._sources = moved._token, moved._sources
 
-    def _rebind(
+    def resealed(
         self,
         layout: Layout,
         instance: models.Model,
         secret: Ciphertext,
         known: Values,
         under: Values,
-    ) -> None:
-        salt, bound = layout.salt(self, under), layout.bound(self, under)
-        keyring = get_keyring()
+    ) -> Ciphertext:
+        """Decrypt a token under one set of source values and encrypt it under another.
+
+        Raises:
+            DecryptionError, MissingSaltError: and nothing changed.
+        """
+        salt, bound, keyring = layout.salt(self, under), layout.bound(self, under), get_keyring()
+        was = layout.salt(self, known), layout.bound(self, known)
         try:
             token = keyring.encrypt(
-                self.open(secret.token, layout.salt(self, known), layout.bound(self, known))[1],
-                salt,
-                self.aad_context,
-                bound,
+                self.open(secret.token, *was)[1], salt, self.aad_context, bound
             )
         except DecryptionError as error:
             raise located(error, self, instance.pk) from None
-        secret.token = token
-        secret._sources = under
+        moved = Ciphertext(token, self)
+        moved._sources = under
+        return moved
 
     def get_db_prep_save(self, value: Any, connection: "BaseDatabaseWrapper") -> Any:
         """Let through what was encrypted for its row, and nothing else.
@@ -286,13 +300,13 @@ class EncryptedField(BaseField):
     def get_placeholder(
         self, value: Any, compiler: Any, connection: "BaseDatabaseWrapper"
     ) -> str:
-        hooks.check_upsert(self, compiler.query)
+        check_upsert(self, compiler.query)
         return "%s"
 
     def get_placeholder_sql(
         self, value: Any, compiler: Any, connection: "BaseDatabaseWrapper"
     ) -> tuple[str, Any]:
-        hooks.check_upsert(self, compiler.query)
+        check_upsert(self, compiler.query)
         if hasattr(value, "as_sql"):
             sql: tuple[str, Any] = compiler.compile(value)
             return sql
@@ -319,9 +333,7 @@ class EncryptedField(BaseField):
 
     def value_from_object(self, obj: models.Model) -> Any:
         """Give forms and serialisers the ciphertext, never the plaintext."""
-        secret = obj.__dict__.get(self.attname) if self.attname in obj.__dict__ else (
-            self._attribute.load(obj)
-        )
+        secret = self.stored_in(obj)
         return None if secret is None else secret.detached()
 
     def value_to_string(self, obj: models.Model) -> Any:
@@ -349,6 +361,13 @@ def _foreign(label: str) -> EncryptionError:
     )
 
 
+def _text_of(value: Any) -> str:
+    """What a column of another type holds, as a text that is no token and says so when read."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value).decode("utf-8", "replace")
+    return str(value)
+
+
 class EncryptedTextField(EncryptedField):
     """A text, encrypted. ``None`` is NULL; ``""`` is a value and is encrypted."""
 
@@ -360,8 +379,10 @@ class EncryptedTextField(EncryptedField):
     def to_text(self, value: Any) -> tuple[str, Problem | None]:
         if type(value) is str:
             return value, None
-        if isinstance(value, (str, Promise)):
-            return str.__str__(str(value)), None
+        if isinstance(value, str):
+            return str.__str__(value), None  # a member of an enumeration, say: what it stores
+        if isinstance(value, Promise):
+            return str(value), None
         if hasattr(value, "resolve_expression"):
             return "", _expression_problem()
         if isinstance(value, ForeignCiphertext):

@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import FieldError
 from django.db import models
-from django.db.models.expressions import Case, Col, F, Value
+from django.db.models.aggregates import Count
+from django.db.models.expressions import Case, Col, F, OrderBy, OrderByList, Value
 from django.db.models.functions import Cast
-from django.db.models.lookups import Exact, IsNull
+from django.db.models.lookups import Exact, IsNull, Lookup
+from django.db.models.sql.query import Query
 
 if TYPE_CHECKING:
     from encryption.descriptors import Ciphertext
@@ -25,6 +27,24 @@ def refusal(label: str, what: str) -> FieldError:
 
 class EncryptedIsNull(IsNull):
     """The lookup that does work: an empty column is NULL and everything else is not."""
+
+
+class TokenIs(EncryptedIsNull):
+    """The column holds this very token, or NULL: for this package's own conditional UPDATEs."""
+
+    lookup_name = "token_is"
+
+    def __init__(self, lhs: Col, token: str | None) -> None:
+        super().__init__(lhs, token is None)
+        self._token = token
+
+    def as_sql(self, compiler: Any, connection: Any) -> Any:
+        sql, params = self.process_lhs(compiler, connection)
+        if self._token is None:
+            return f"{sql} IS NULL", params
+        # Byte for byte, where MariaDB and MySQL would compare by the column's collation.
+        binary = "BINARY " if connection.vendor == "mysql" else ""
+        return f"{binary}{sql} = %s", [*params, self._token]
 
 
 class OnlyNone(Exact):
@@ -56,24 +76,45 @@ def _label(expression: Any) -> str:
 class EncryptedCol(Col):
     """The column in a query; where it stands in ORDER BY, DISTINCT ON or a comparison: refused.
 
-    Django asks no field whether it can be ordered by. But whatever orders by a column has to
-    compile it, so the query is looked at there: once per query, never per row.
+    Django asks no field whether it can be ordered by or compared with. But whatever does so has
+    to compile the column, so the query is looked at there: once per query, never per row.
     """
 
     target: "EncryptedField"
 
     def as_sql(self, compiler: Any, connection: Any) -> Any:
         query = compiler.query
-        for item in (*query.order_by, *query.distinct_fields):
-            if any(_is_encrypted(part) for part in _parts(query, item)):
+        ordering = query.order_by or (query.default_ordering and query.get_meta().ordering) or ()
+        for item in (*ordering, *query.distinct_fields):
+            if any(_holds_column(part) for part in _parts(query, item)):
                 raise refusal(self.target.label, "order_by() or distinct(field)")
-        for lookup in query.where.leaves():
-            if isinstance(getattr(lookup, "rhs", None), EncryptedCol):
-                raise refusal(self.target.label, "a comparison")
+        for node in (*query.where.children, *query.annotations.values()):
+            if _compares(node, False):
+                raise refusal(self.target.label, "a comparison or an order")
         return super().as_sql(compiler, connection)
 
 
-def _is_encrypted(part: Any) -> bool:
+def _compares(node: Any, within: bool) -> bool:
+    """Say whether an encrypted column stands below a comparison or an ordering."""
+    if isinstance(node, EncryptedCol):
+        return within
+    if isinstance(node, (EncryptedIsNull, Count)):
+        return False
+    if isinstance(node, (list, tuple)):
+        return any(_compares(child, within) for child in node)
+    within = within or isinstance(node, (Lookup, OrderBy, OrderByList))
+    if isinstance(node, Query):
+        return any(_compares(child, within) for child in node.select)
+    if hasattr(node, "get_source_expressions"):
+        below = [*node.get_source_expressions()]
+        if isinstance(node, Lookup):
+            below.append(node.rhs)
+    else:
+        below = [*getattr(node, "children", ())]
+    return any(_compares(child, within) for child in below if child is not None)
+
+
+def _holds_column(part: Any) -> bool:
     return isinstance(part, EncryptedCol) or hasattr(part, "salt_field")
 
 
@@ -86,11 +127,11 @@ def _parts(query: Any, item: Any) -> Iterator[Any]:
         elif name != "?":
             yield from _named(query, name)
     elif isinstance(item, F):
-        yield from _parts(query, item.name)
+        yield from _parts(query, item.name)  # type: ignore[attr-defined]
     elif hasattr(item, "flatten"):
         for part in item.flatten():
             if isinstance(part, F):
-                yield from _parts(query, part.name)
+                yield from _parts(query, part.name)  # type: ignore[attr-defined]
             else:
                 yield part
 

@@ -23,12 +23,11 @@ from typing import Any, Final
 
 from django.db import OperationalError, connections, transaction
 
-from encryption.binding import Layout, Values
+from encryption.binding import Layout, Values, layout_of_class
 from encryption.conf import get_keyring
 from encryption.core import tokens
 from encryption.core.errors import DecryptionError, EncryptionError
 from encryption.core.keyring import Keyring
-from encryption.hooks import layout_of_class
 from encryption.registry import EncryptedColumn
 from encryption.status import head_sql
 from encryption.swaps import swap

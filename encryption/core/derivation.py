@@ -53,9 +53,9 @@ def _hkdf_expand(root: bytes, info: bytes, length: int) -> bytes:
     return HKDFExpand(algorithm=_SHA256, length=length, info=info).derive(root)
 
 
-def derive_root(master_key: str) -> bytes:
+def derive_root(master_key: bytes) -> bytes:
     """Return the 32-byte root of a master key (600,000 iterations: some tenths of a second)."""
-    return _pbkdf2(master_key.encode("utf-8"), _ROOT_SALT, ROOT_ITERATIONS)
+    return _pbkdf2(master_key, _ROOT_SALT, ROOT_ITERATIONS)
 
 
 def derive_key_id(root: bytes) -> str:
@@ -63,15 +63,15 @@ def derive_key_id(root: bytes) -> str:
     return _hkdf_expand(root, _KEY_ID_INFO, 4).hex()
 
 
-def derive_tenant(root: bytes, salt: str) -> tuple[bytes, bytes]:
+def derive_tenant(root: bytes, salt: bytes) -> tuple[bytes, bytes]:
     """Return a tenant's v2 AES-256 key (32 bytes) and its commitment (16 bytes)."""
-    both = _hkdf_expand(root, _TENANT_INFO + salt.encode("utf-8"), KEY_BYTES + 16)
+    both = _hkdf_expand(root, _TENANT_INFO + salt, KEY_BYTES + 16)
     return both[:KEY_BYTES], both[KEY_BYTES:]
 
 
-def derive_v1(master_key: str, salt: str) -> bytes:
+def derive_v1(master_key: bytes, salt: bytes) -> bytes:
     """Return a tenant's v1 AES-256 key, 32 bytes (100,000 iterations: 15 to 30 ms)."""
-    return _pbkdf2((master_key + salt).encode("utf-8"), salt.encode("utf-8"), V1_ITERATIONS)
+    return _pbkdf2(master_key + salt, salt, V1_ITERATIONS)
 
 
 class TenantKey:
@@ -96,12 +96,21 @@ class MasterKey:
     __slots__ = ("_aad_heads", "_key_id", "_lock", "_root", "_secret", "prefix")
 
     def __init__(self, secret: str) -> None:
-        if len(secret) < MINIMUM_KEY_LENGTH:
+        length = len(secret)
+        try:
+            encoded = secret.encode("utf-8")
+        except UnicodeEncodeError:
+            encoded = b""
+        del secret  # a traceback page shows the locals of this frame
+        if length < MINIMUM_KEY_LENGTH:
+            encoded = b""
             raise ValueError(
                 f"a master key has at least {MINIMUM_KEY_LENGTH} characters and this one has "
-                f"{len(secret)}"
+                f"{length}"
             )
-        self._secret = secret
+        if not encoded:
+            raise ValueError("a master key is UTF-8 text and this one is not")
+        self._secret = encoded
         self._root: bytes | None = None
         self._key_id = ""
         self._lock = threading.Lock()
@@ -140,11 +149,15 @@ class MasterKey:
 
     def tenant_key(self, salt: str) -> TenantKey:
         """Derive (not cached) what encrypts this tenant's v2 values."""
-        return TenantKey(*derive_tenant(self.root, salt))
+        return TenantKey(*derive_tenant(self.root, salt.encode("utf-8")))
 
     def v1_cipher(self, salt: str) -> AESGCM:
         """Derive (not cached) the cipher of this tenant's v1 values."""
-        return AESGCM(derive_v1(self._secret, salt))
+        return AESGCM(derive_v1(self._secret, salt.encode("utf-8")))
+
+    def renew_lock(self) -> None:
+        """After a fork: the lock may have been held by a thread that the child does not have."""
+        self._lock = threading.Lock()
 
     def aad_head(self, context: str) -> bytes:
         """The part of the associated data that all values of one context share."""

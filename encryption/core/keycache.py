@@ -56,8 +56,8 @@ class KeyCache(Generic[Key]):
             if entry is not None:
                 return entry
             running = self._derivations.get(name)
+            mine: Future[Key] = Future()
             if running is None:
-                mine: Future[Key] = Future()
                 self._derivations[name] = mine
         if running is not None:
             return running.result()
@@ -75,6 +75,7 @@ class KeyCache(Generic[Key]):
             raise
         with self._lock:
             self._entries[name] = entry
+            self._last = entry
             while len(self._entries) > self.size:
                 self._entries.popitem(last=False)
             del self._derivations[name]

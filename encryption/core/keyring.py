@@ -95,21 +95,29 @@ class Keyring:
             MissingSaltError: ``salt`` is empty.
             ValueError: the text cannot be written as UTF-8 (it holds a lone surrogate).
         """
-        if self.write_format == tokens.V1:
-            return self._encrypt_v1(plaintext, salt)
-        primary = self.primary
-        tenant = self._tenants.get((primary, salt)) or self._tenant_key(primary, salt)
-        aad = primary.aad_head(context)
-        if bound_to:
-            aad += b"".join(map(tokens.part, bound_to))
-        iv = urandom(12)
-        sealed = tenant.cipher.encrypt(iv, _utf8(plaintext), aad)
-        return tokens.build_v2(primary.prefix, tenant.commitment + iv + sealed)
+        try:
+            if self.write_format == tokens.V1:
+                return self._encrypt_v1(plaintext, salt)
+            primary = self.primary
+            tenant = self._tenants.get((primary, salt)) or self._tenant_key(primary, salt)
+            aad = primary.aad_head(context)
+            if bound_to:
+                aad += b"".join(map(tokens.part, bound_to))
+            iv = urandom(12)
+            sealed = tenant.cipher.encrypt(iv, _utf8(plaintext), aad)
+            return tokens.build_v2(primary.prefix, tenant.commitment + iv + sealed)
+        except BaseException:
+            del plaintext  # a traceback page shows the locals of this frame
+            raise
 
     def _encrypt_v1(self, plaintext: str, salt: str) -> str:
         cipher = self._v1_cipher(self.primary, salt)
         iv = urandom(tokens.IV_BYTES)
-        return tokens.build_v1(iv, cipher.encrypt(iv, _utf8(plaintext), None))
+        try:
+            return tokens.build_v1(iv, cipher.encrypt(iv, _utf8(plaintext), None))
+        except BaseException:
+            del plaintext
+            raise
 
     # -- decryption ---------------------------------------------------------------------------
 
@@ -206,6 +214,11 @@ class Keyring:
 
 
 def _require(salt: str) -> None:
+    """Refuse a salt that no key can be derived from, before any key is in a frame."""
+    try:
+        salt.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError("the salt holds a lone surrogate, which UTF-8 cannot say") from None
     if not salt:
         raise MissingSaltError(
             "The salt is empty, so there is no tenant whose key could be used. Save the project "

@@ -8,20 +8,17 @@ the class in ``ENCRYPTION["KEY_PROVIDER"]``.
 import os
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 
-class MasterKeys(NamedTuple):
+@dataclass(frozen=True, repr=False)
+class MasterKeys:
     """The secrets of one configuration, as text: one that writes, any number that only read."""
 
     primary: str
     fallbacks: tuple[str, ...] = ()
-
-    def __repr__(self) -> str:
-        return f"<MasterKeys: a primary and {len(self.fallbacks)} fallbacks>"
-
-    __str__ = __repr__
 
 
 class KeyProvider(Protocol):
@@ -57,44 +54,66 @@ class EnvironmentKeyProvider:
         return MasterKeys(self._primary(), tuple(self._fallbacks()))
 
     def _primary(self) -> str:
-        configured = self._settings.get("MASTER_KEY")
-        if configured:
-            return _as_key(configured, "MASTER_KEY")
-        value = self._environ.get("MASTER_ENCRYPTION_KEY", "").strip()
-        path = self._environ.get("MASTER_ENCRYPTION_KEY_FILE", "").strip()
-        if value and path:
-            raise ValueError(
-                "both MASTER_ENCRYPTION_KEY and MASTER_ENCRYPTION_KEY_FILE are set; unset one"
-            )
-        if path:
-            value = _read(path)
-        if not value:
-            raise ValueError(
-                "no master key: MASTER_ENCRYPTION_KEY (or MASTER_ENCRYPTION_KEY_FILE, or "
-                "ENCRYPTION['MASTER_KEY']) is not set"
-            )
-        return value
+        if self._settings.get("MASTER_KEY"):
+            return _as_key(self._settings["MASTER_KEY"], "MASTER_KEY")
+        named = self._environment("MASTER_ENCRYPTION_KEY_FILE")
+        if self._environment("MASTER_ENCRYPTION_KEY"):
+            if named:
+                raise ValueError(
+                    "both MASTER_ENCRYPTION_KEY and MASTER_ENCRYPTION_KEY_FILE are set; unset one"
+                )
+            return self._environment("MASTER_ENCRYPTION_KEY")
+        if named:
+            return _read(named)
+        raise ValueError(
+            "no master key: MASTER_ENCRYPTION_KEY (or MASTER_ENCRYPTION_KEY_FILE, or "
+            "ENCRYPTION['MASTER_KEY']) is not set"
+        )
 
     def _fallbacks(self) -> Iterable[str]:
-        configured = self._settings.get("MASTER_KEY_FALLBACKS")
-        if configured is not None:
-            if isinstance(configured, str) or not isinstance(configured, Iterable):
-                raise ValueError("MASTER_KEY_FALLBACKS is a list of keys")
-            return [_as_key(key, "MASTER_KEY_FALLBACKS") for key in configured]
-        listed = self._environ.get("MASTER_ENCRYPTION_KEY_FALLBACKS", "")
-        old = self._environ.get("OLD_MASTER_KEY", "")
+        if self._settings.get("MASTER_KEY_FALLBACKS") is not None:
+            return _as_keys(self._settings["MASTER_KEY_FALLBACKS"], "MASTER_KEY_FALLBACKS")
+        listed = self._environment("MASTER_ENCRYPTION_KEY_FALLBACKS")
+        old = self._environment("OLD_MASTER_KEY")
         return [key for key in map(str.strip, [*re.split(r"[,\n]", listed), old]) if key]
+
+    def _environment(self, name: str) -> str:
+        return self._environ.get(name, "").strip()
+
+
+# The functions below forget what they were given before they raise: a traceback page shows the
+# locals of their frames.
 
 
 def _as_key(value: object, entry: str) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{entry} is text, not {type(value).__name__}")
-    return value
+    if isinstance(value, str):
+        return value
+    kind = type(value).__name__
+    del value
+    raise ValueError(f"{entry} is text, not {kind}")
+
+
+def _as_keys(values: object, entry: str) -> list[str]:
+    if not isinstance(values, str) and isinstance(values, Iterable):
+        kinds = {type(value).__name__ for value in values}
+        if all(isinstance(value, str) for value in values):
+            return list(values)
+    else:
+        kinds = {type(values).__name__}
+    del values
+    raise ValueError(f"{entry} is a list of texts, not of {', '.join(sorted(kinds))}")
 
 
 def _read(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-    raise ValueError(f"MASTER_ENCRYPTION_KEY_FILE cannot be read: {reason}")
+        # A byte order mark is no part of the key.
+        text = Path(path).read_text(encoding="utf-8-sig").strip()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+    except UnicodeDecodeError:
+        reason = "it is not UTF-8 text"
+    else:
+        if text:
+            return text
+        reason = "it is empty"
+    raise ValueError(f"MASTER_ENCRYPTION_KEY_FILE cannot be used: {reason}")

@@ -43,10 +43,10 @@ _V2_MINIMUM: Final = COMMITMENT_BYTES + IV_BYTES + TAG_BYTES
 _is_v2 = re.compile(r"v2:[0-9a-f]{8}:").match
 _has_version = re.compile(r"v([0-9]{1,9}):").match
 
-# One pass each way between the alphabets. "+" and "/" are no letters of base64url, so decoding
-# turns them into "!", which the strict decoder refuses.
+# One pass each way between the alphabets. "+" and "/" are no letters of base64url, and "=" does
+# not stand in it either, so decoding turns them into "!", which the strict decoder refuses.
 _TO_URL: Final = bytes.maketrans(b"+/", b"-_")
-_FROM_URL: Final = bytes.maketrans(b"-_+/", b"+/!!")
+_FROM_URL: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
 
 # The last letter before the padding carries 2 or 4 bits that no byte uses. A canonical text has
 # them at zero: these are the letters of standard base64 that do, by len(text without pad) % 4.
@@ -81,14 +81,23 @@ def format_of(token: str) -> str:
             "not a token. It was cut or changed; restore it from a backup or write a new value."
         )
     raise UnsupportedFormatError(
-        f"The token names version 'v{version[1]}', which this release does not know. It knows "
-        f"{', '.join(FORMATS)}. A newer release wrote it: upgrade to that release."
+        f"The token begins with 'v{version[1]}:', a version that this release does not know (it "
+        "knows v2, and v1 without a version). If a newer release wrote it, upgrade to that one."
     )
 
 
 def key_id_of(token: str) -> str | None:
     """Return the key id that a v2 token names, without decoding it; ``None`` for any other text."""
     return token[3:11] if _is_v2(token) else None
+
+
+def _ascii(text: str) -> bytes:
+    if text.isascii():
+        return text.encode("ascii")
+    # Without an exception of encode() in the context: that would hold the whole text, which in
+    # a column that still has plaintext is a secret.
+    del text
+    raise MalformedTokenError(_NOT_BASE64)
 
 
 def _strict_bytes(letters: bytes, minimum: int) -> bytes:
@@ -103,7 +112,9 @@ def _strict_bytes(letters: bytes, minimum: int) -> bytes:
     try:
         data = a2b_base64(letters + _PADS[rest], strict_mode=True)
     except Base64Error:
-        raise MalformedTokenError(_NOT_BASE64) from None
+        data = None
+    if data is None:
+        raise MalformedTokenError(_NOT_BASE64)
     if len(data) < minimum:
         raise MalformedTokenError(
             f"The text decodes to {len(data)} bytes and a token has at least {minimum}: it was "
@@ -118,10 +129,7 @@ def parse_v2(token: str) -> bytes:
     Raises:
         MalformedTokenError: not exactly the text of at least 44 bytes.
     """
-    try:
-        letters = token[V2_PREFIX_LENGTH:].encode("ascii")
-    except UnicodeEncodeError:
-        raise MalformedTokenError(_NOT_BASE64) from None
+    letters = _ascii(token[V2_PREFIX_LENGTH:])
     return _strict_bytes(letters.translate(_FROM_URL), _V2_MINIMUM)
 
 
@@ -147,10 +155,7 @@ def parse_v1(token: str) -> tuple[bytes, bytes]:
     Raises:
         MalformedTokenError: not exactly the text of at least 28 bytes.
     """
-    try:
-        padded = token.encode("ascii")
-    except UnicodeEncodeError:
-        raise MalformedTokenError(_NOT_BASE64) from None
+    padded = _ascii(token)
     letters = padded.rstrip(b"=")
     if letters + _PADS[len(letters) % 4] != padded:
         raise MalformedTokenError(_NOT_BASE64)

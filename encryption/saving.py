@@ -1,0 +1,261 @@
+"""Saves of a part of a row: whatever is written, the secret and its sources stay together.
+
+``save(update_fields=...)``, the save of an instance with deferred fields and ``bulk_update``
+write some columns and rely on what stands in the others. What they rely on is put into the WHERE
+of the UPDATE: the source values that the secret is sealed under, and for a secret that is only
+taken along, its token. If somebody changed the row meanwhile the UPDATE matches nothing; then the
+row is read again and the secret sealed for what it holds now. So a race never ends with one
+party's tenant and the other's ciphertext, nor with an edit undone by a move.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from django.core.exceptions import FieldError
+from django.db import models
+from django.db.models.sql.where import AND
+
+from encryption.binding import Layout, Partial, Values, layout_of
+from encryption.descriptors import UNREAD, Ciphertext
+from encryption.guards import vouching
+from encryption.lookups import TokenIs
+
+if TYPE_CHECKING:
+    from encryption.fields import EncryptedField
+
+#: How often a row that changes all the time is read again before the save gives up.
+_ATTEMPTS: Final = 10
+
+#: A field, unused, and the value to write: as Django's ``_do_update`` takes it.
+Write = tuple["models.Field[Any, Any]", Any, Any]
+
+
+class Stored:
+    """What a row is believed, or was just read, to hold."""
+
+    def __init__(self, sources: Values, tokens: "dict[str, Ciphertext | None]") -> None:
+        self.sources = sources
+        self.tokens = tokens
+
+    @classmethod
+    def believed(cls, layout: Layout, instance: models.Model) -> "Stored | None":
+        """What the instance was loaded with; ``None`` if it never was."""
+        sources = layout.loaded(instance)
+        if sources is None:
+            return None
+        tokens: dict[str, Ciphertext | None] = {}
+        for field in layout.fields:
+            if field.attname in instance.__dict__:
+                secret = instance.__dict__[field.attname]
+                if secret is None or is_clean(field, secret):
+                    tokens[field.attname] = secret
+        return cls(sources, tokens)
+
+    @classmethod
+    def read(cls, layout: Layout, row: "models.QuerySet[Any]") -> "Stored | None":
+        """Read the row; ``None`` if there is none."""
+        secrets = [field.attname for field in layout.fields]
+        found = row.values_list(*layout.attnames, *secrets).first()
+        if found is None:
+            return None
+        count = len(layout.attnames)
+        sources = tuple(found[:count])
+        tokens = dict(zip(secrets, found[count:], strict=True))
+        for secret in tokens.values():
+            if secret is not None:
+                secret._sources = sources
+        return cls(sources, tokens)
+
+
+def is_clean(field: "EncryptedField", secret: Ciphertext) -> bool:
+    """Say whether a secret on an instance is the stored one."""
+    return secret._token is not None and (
+        secret._value is UNREAD or not field.is_changed(secret)
+    )
+
+
+def target_of(layout: Layout, instance: models.Model, names: Iterable[str]) -> Values | None:
+    """The source values that a row has after a save of these fields, as far as is known."""
+    loaded = layout.loaded(instance)
+    if loaded is None:
+        return None
+    named = set(names)
+    now = layout.current(instance)
+    return tuple(
+        now[place]
+        if now[place] is not loaded[place]
+        and (source.is_pk or source.field.name in named or source.attname in named)
+        else loaded[place]
+        for place, source in enumerate(layout.sources)
+    )
+
+
+def do_update(
+    original: Callable[..., Any],
+    instance: models.Model,
+    base_qs: "models.QuerySet[Any]",
+    using: str,
+    pk_val: Any,
+    values: list[Write],
+    *rest: Any,
+) -> Any:
+    """Django's ``Model._do_update``, kept consistent; see the module's text."""
+    layout = layout_of(instance)
+    written = {field.attname for field, _, _ in values}
+    table = base_qs.model._meta.concrete_model
+    secrets = [field for field in layout.fields if field.model is table]
+    update_fields = rest[0]
+    if update_fields is None or not secrets or not _concerned(layout, secrets, written, rest[0]):
+        return original(instance, base_qs, using, pk_val, values, *rest)
+    stored = Stored.believed(layout, instance)
+    for _ in range(_ATTEMPTS):
+        update = None if stored is None else _Update(layout, instance, secrets, values, stored)
+        if update is not None and update.is_complete:
+            with vouching():
+                result = original(
+                    instance, update.condition(base_qs), using, pk_val, update.values, *rest
+                )
+            if result:
+                update.done()
+                return result
+        stored = Stored.read(layout, base_qs.filter(pk=pk_val))
+        if stored is None:
+            with vouching():  # there is no row, and Django says so in its own way
+                return original(instance, base_qs, using, pk_val, values, *rest)
+    raise FieldError(
+        f"{layout.model._meta.label} (pk={pk_val}) was changed by others in each of {_ATTEMPTS} "
+        "attempts to save it. Nothing was written: refresh it and try again."
+    )
+
+
+def _concerned(
+    layout: Layout,
+    secrets: Sequence["EncryptedField"],
+    written: set[str],
+    update_fields: Iterable[str],
+) -> bool:
+    named = set(update_fields)
+    return any(
+        field.attname in written
+        or source.attname in written
+        or source.field.name in named
+        or source.attname in named
+        for field in secrets
+        for source in layout.sources_of(field)
+    )
+
+
+class _Update:
+    """One attempt: the values to write and the conditions they rest on.
+
+    Args:
+        stored: what the row is believed to hold.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        instance: models.Model,
+        secrets: Sequence["EncryptedField"],
+        values: Sequence[Write],
+        stored: Stored,
+    ) -> None:
+        self._layout = layout
+        self._instance = instance
+        self._stored = stored
+        self._table = secrets[0].model
+        self.values = list(values)
+        self.is_complete = True
+        self._given = {field.attname: value for field, _, value in values}
+        self._same_sources: set[int] = set()
+        self._same_tokens: list[tuple[EncryptedField, str | None]] = []
+        self._along: dict[str, Ciphertext] = {}
+        now = layout.current(instance)
+        moved = getattr(instance._state, "encrypt_under", None) or now
+        self.target: Values = tuple(
+            self._value_of(place, now, moved) for place in range(len(layout.sources))
+        )
+        for field in secrets:
+            self._settle(field)
+
+    def _value_of(self, place: int, now: Values, moved: Values) -> Any:
+        source = self._layout.sources[place]
+        if source.attname in self._given:
+            return self._given[source.attname]
+        if source.is_pk:
+            return now[place]
+        # A source in a parent's table was written just before, in this transaction.
+        if source.field.model is not self._table:
+            return moved[place] if type(moved) is not Partial else self._stored.sources[place]
+        return self._stored.sources[place]
+
+    def _settle(self, field: "EncryptedField") -> None:
+        salt, bound = self._layout.places[field.attname]
+        places = [place for place in (salt, *bound) if place >= 0]
+        if field.attname in self._given:
+            self._reseal(field, self._given[field.attname])
+            self._rely_on(place for place in places if not self._writes(place))
+        elif not self._layout.changed(self._stored.sources, self.target, places):
+            self._rely_on(place for place in places if self._writes(place))
+        elif field.attname not in self._stored.tokens:
+            self.is_complete = False
+        else:
+            self._take_along(field, self._stored.tokens[field.attname])
+            self._rely_on(place for place in places if not self._writes(place))
+
+    def _writes(self, place: int) -> bool:
+        return self._layout.sources[place].attname in self._given
+
+    def _rely_on(self, places: Iterable[int]) -> None:
+        self._same_sources.update(
+            place for place in places if not self._layout.sources[place].is_pk
+        )
+
+    def _reseal(self, field: "EncryptedField", secret: Ciphertext | None) -> None:
+        if secret is None:
+            return
+        state: Any = self._instance._state
+        before = state.__dict__.get("encrypt_under")
+        state.encrypt_under = self.target
+        try:
+            field.seal(self._instance, secret)
+        finally:
+            state.encrypt_under = before
+
+    def _take_along(self, field: "EncryptedField", secret: Ciphertext | None) -> None:
+        self._same_tokens.append((field, None if secret is None else secret.token))
+        if secret is None:
+            return
+        known = secret._sources or self._stored.sources
+        moved = field.resealed(self._layout, self._instance, secret, known, self.target)
+        self._along[field.attname] = moved
+        self.values.append((field, None, moved))
+
+    def condition(self, rows: "models.QuerySet[Any]") -> "models.QuerySet[Any]":
+        """Add to the rows what this attempt rests on."""
+        layout, table = self._layout, rows.model._meta.db_table
+        for place in self._same_sources:
+            source = layout.sources[place]
+            if source.field.model._meta.db_table != table:
+                continue  # its row is locked: it was updated in this transaction
+            value = self._stored.sources[place]
+            rows = rows.filter(
+                **({f"{source.attname}__isnull": True} if value is None else {source.attname: value})
+            )
+        rows = rows.all()
+        for field, token in self._same_tokens:
+            rows.query.where.add(TokenIs(field.get_col(table), token), AND)
+        return rows
+
+    def done(self) -> None:
+        """Remember on the instance what the row is sealed under now."""
+        values = self._instance.__dict__
+        for attname, moved in self._along.items():
+            secret = values.get(attname)
+            field = next(one for one in self._layout.fields if one.attname == attname)
+            if secret is None and attname in values and self._instance._state.adding:
+                values[attname] = moved  # made by hand, and never loaded
+            elif secret is not None and is_clean(field, secret):
+                secret._token, secret._sources = moved._token, moved._sources
+        # Not yet what is believed: the row of a child's table may still be to come.
+        self._instance._state.encrypted_after = self.target  # type: ignore[attr-defined]
