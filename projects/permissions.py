@@ -66,7 +66,12 @@ class ProjectScoped:
         somebody opens it.
         """
         method = "GET" if request.method == "HEAD" else str(request.method)
-        if method == "OPTIONS" or not hasattr(self, method.lower()):
+        offered = getattr(self, "http_method_names", ())
+        if (
+            method == "OPTIONS"
+            or method.lower() not in offered
+            or not hasattr(self, method.lower())
+        ):
             return None
         return self.needs.get(getattr(self, "action", None) or method, Need(Role.OWNER))
 
