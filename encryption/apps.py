@@ -1,11 +1,14 @@
 """The Django app."""
 
-from django.apps import AppConfig
+from importlib.util import find_spec
+
+from django.apps import AppConfig, apps
+from django.core.checks import Tags, register
 from django.utils.translation import gettext_lazy as _
 
 
 class EncryptionConfig(AppConfig):
-    """Encrypted fields; registers the system checks."""
+    """Encrypted fields; registers the checks, and what keeps other packages from showing secrets."""
 
     name = "encryption"
     label = "encryption"
@@ -13,5 +16,18 @@ class EncryptionConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Register the checks."""
-        from encryption import checks  # noqa: F401  # registers by being imported
+        """Register the checks, and tell the admin and the REST framework, where there are any."""
+        from encryption import checks, reporting  # noqa: F401  # checks register themselves
+
+        register(reporting.check_reporting, Tags.security, deploy=True)
+        if apps.is_installed("django.contrib.admin"):
+            from encryption import admin
+
+            admin.install()
+            register(admin.check_admin_exposure, Tags.admin)
+        if find_spec("rest_framework"):  # it works without being an installed app
+            from encryption import serializers
+
+            serializers.register()
+            if apps.is_installed("drf_spectacular"):
+                from encryption import openapi  # noqa: F401  # extensions register themselves

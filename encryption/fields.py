@@ -13,7 +13,7 @@ from django.db.models.signals import class_prepared
 from django.utils.functional import Promise, cached_property
 from django.utils.translation import gettext_lazy as _
 
-from encryption import hooks, lookups
+from encryption import entry, hooks, lookups
 from encryption.binding import Layout, Partial, Values, layout_of, located
 from encryption.conf import get_keyring, get_settings
 from encryption.core import tokens
@@ -340,6 +340,28 @@ class EncryptedField(BaseField):
         """Return the token, as ``dumpdata`` writes it."""
         secret = self.pre_save(obj, False)
         return None if secret is None else secret.token
+
+    def run_validators(self, value: Any) -> None:
+        """Run the field's validators; a message that quotes the value is replaced."""
+        try:
+            super().run_validators(value)
+        except ValidationError as error:
+            quiet = [
+                ValidationError(_("Enter a valid value."), code="invalid")
+                if entry.echoes(message, value)
+                else ValidationError(message, code=one.code)
+                for one in error.error_list
+                for message in one.messages
+            ]
+        else:
+            return
+        raise ValidationError(quiet)
+
+    def validate(self, value: Any, model_instance: Any) -> None:
+        super().validate(value, model_instance)
+        if isinstance(value, str) and entry.is_repr(value):
+            # A form field of somebody's own rendered the ciphertext, and sends that back.
+            raise ValidationError(entry.MESSAGES["mask"], code="mask")
 
     def save_form_data(self, instance: models.Model, data: Any) -> None:
         """Keep the stored value when the form hands back what it was given."""

@@ -95,9 +95,11 @@ def _as_key(value: object, entry: str) -> str:
 
 def _as_keys(values: object, entry: str) -> list[str]:
     if not isinstance(values, str) and isinstance(values, Iterable):
-        kinds = {type(value).__name__ for value in values}
-        if all(isinstance(value, str) for value in values):
-            return list(values)
+        keys = list(values)
+        if all(isinstance(key, str) for key in keys):
+            return keys
+        kinds = {type(key).__name__ for key in keys}
+        del keys
     else:
         kinds = {type(values).__name__}
     del values
