@@ -8,7 +8,7 @@ from django.utils.translation import gettext_lazy as _
 
 
 class EncryptionConfig(AppConfig):
-    """Encrypted fields; registers the checks, and what keeps other packages from showing secrets."""
+    """Encrypted fields; registers the checks and the guards in the admin and the REST framework."""
 
     name = "encryption"
     label = "encryption"

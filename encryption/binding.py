@@ -57,6 +57,7 @@ class Partial(tuple[Any, ...]):
             other if mine is MISSING else mine for mine, other in zip(self, values, strict=True)
         )
 
+
 #: The Python type that each column type reads back as. A value of it is its own canonical form;
 #: any other goes through the field's ``to_python`` first ("7" and 7 are one id). These are also
 #: all the types that a value may be bound to: each comes back from every database as it went in.

@@ -51,9 +51,7 @@ _E001 = "encryption.E001"
 
 
 @register(Tags.models)
-def check_fields(
-    app_configs: Sequence[AppConfig] | None, **kwargs: Any
-) -> list[CheckMessage]:
+def check_fields(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """Check each encrypted field of each model: E010 to E021."""
     chosen = apps.get_app_configs() if app_configs is None else app_configs
     return [
@@ -81,7 +79,7 @@ def _check_options(model: type[models.Model], field: EncryptedField) -> Iterator
         yield _error(
             field, "has unique=True", random + "Use a BlindIndexField with unique=True.", 10
         )
-    if field.db_index:
+    if field.db_index:  # type: ignore[attr-defined]
         yield _error(field, "has db_index=True", random + "Index another column.", 11)
     if field.has_db_default():
         yield _error(
@@ -125,16 +123,8 @@ def _check_salt(model: type[models.Model], field: EncryptedField) -> Iterator[Ch
         )
     if not _is_stable(salt):
         yield _unstable(field, salt.name)
-    on_delete = getattr(salt.remote_field, "on_delete", None)
-    name = getattr(on_delete, "__name__", "")
-    if on_delete is not None and (name in _SETTERS or name.startswith("set_on_delete")):
-        yield _error(
-            field,
-            f"takes its salt from {salt.name!r}, whose on_delete writes another tenant into the "
-            "row and leaves the secret unreadable",
-            "Use CASCADE, PROTECT or RESTRICT.",
-            17,
-        )
+    if _is_rewritten(salt):
+        yield _rewritten(field, salt)
 
 
 def _check_bound(model: type[models.Model], field: EncryptedField) -> Iterator[CheckMessage]:
@@ -157,11 +147,11 @@ def _check_bound(model: type[models.Model], field: EncryptedField) -> Iterator[C
             )
         elif not _is_stable(bound):
             yield _unstable(field, name)
+        elif _is_rewritten(bound):
+            yield _rewritten(field, bound)
 
 
-def _check_constraints(
-    model: type[models.Model], field: EncryptedField
-) -> Iterator[CheckMessage]:
+def _check_constraints(model: type[models.Model], field: EncryptedField) -> Iterator[CheckMessage]:
     opts = model._meta
     constraints = [
         (constraint.name, getattr(constraint, "fields", ())) for constraint in opts.constraints
@@ -182,8 +172,10 @@ def _check_constraints(
 
 def _ordering(ordering: Any) -> Iterator[str]:
     for entry in ordering or ():
-        name = entry if isinstance(entry, str) else getattr(
-            getattr(entry, "expression", entry), "name", ""
+        name = (
+            entry
+            if isinstance(entry, str)
+            else getattr(getattr(entry, "expression", entry), "name", "")
         )
         yield name.lstrip("-+")
 
@@ -198,6 +190,22 @@ def _field(model: type[models.Model], name: str) -> "models.Field[Any, Any] | No
 
 def _is_automatic(field: "models.Field[Any, Any]") -> bool:
     return isinstance(field, models.AutoField) or field.has_db_default() or field.generated
+
+
+def _is_rewritten(field: "models.Field[Any, Any]") -> bool:
+    on_delete = getattr(field.remote_field, "on_delete", None)
+    name = getattr(on_delete, "__name__", type(on_delete).__name__)
+    return on_delete is not None and (name in _SETTERS or name.startswith("set_on_delete"))
+
+
+def _rewritten(field: EncryptedField, source: "models.Field[Any, Any]") -> CheckMessage:
+    return _error(
+        field,
+        f"is encrypted under {source.name!r}, whose on_delete writes another value into the row "
+        "and would leave the secret unreadable",
+        "Use CASCADE, PROTECT or RESTRICT.",
+        17,
+    )
 
 
 def _unstable(field: EncryptedField, name: str) -> CheckMessage:

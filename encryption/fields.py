@@ -24,7 +24,6 @@ from encryption.guards import check_upsert
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
-    from django.db.models.expressions import Combinable
 
     BaseField = models.Field[Any, Any]
 else:
@@ -121,9 +120,7 @@ class EncryptedField(BaseField):
         secret._value = value
         return value
 
-    def _all_sources(
-        self, layout: Layout, instance: models.Model, under: Values | None
-    ) -> Values:
+    def _all_sources(self, layout: Layout, instance: models.Model, under: Values | None) -> Values:
         if under is not None:
             return layout.loaded(instance) or under
         # Not loaded (yet): __init__ and post_init run before from_db is done, and then the row's
@@ -266,9 +263,7 @@ class EncryptedField(BaseField):
         salt, bound, keyring = layout.salt(self, under), layout.bound(self, under), get_keyring()
         was = layout.salt(self, known), layout.bound(self, known)
         try:
-            token = keyring.encrypt(
-                self.open(secret.token, *was)[1], salt, self.aad_context, bound
-            )
+            token = keyring.encrypt(self.open(secret.token, *was)[1], salt, self.aad_context, bound)
         except DecryptionError as error:
             raise located(error, self, instance.pk) from None
         moved = Ciphertext(token, self)
@@ -297,9 +292,7 @@ class EncryptedField(BaseField):
 
     # Django 5.2 asks for get_placeholder, newer releases for get_placeholder_sql.
 
-    def get_placeholder(
-        self, value: Any, compiler: Any, connection: "BaseDatabaseWrapper"
-    ) -> str:
+    def get_placeholder(self, value: Any, compiler: Any, connection: "BaseDatabaseWrapper") -> str:
         check_upsert(self, compiler.query)
         return "%s"
 
@@ -314,10 +307,10 @@ class EncryptedField(BaseField):
 
     # -- queries ------------------------------------------------------------------------------
 
-    def get_lookup(self, lookup_name: str) -> Any:  # type: ignore[override]
+    def get_lookup(self, lookup_name: str) -> Any:
         return lookups.lookup_for(self, lookup_name)
 
-    def get_transform(self, lookup_name: str) -> Any:  # type: ignore[override]
+    def get_transform(self, lookup_name: str) -> Any:
         raise lookups.refusal(self.label, f"{lookup_name!r}")
 
     def get_col(self, alias: str, output_field: Any = None) -> Col:
@@ -368,7 +361,7 @@ class EncryptedField(BaseField):
         if not isinstance(data, Ciphertext):
             super().save_form_data(instance, data)
 
-    def formfield(self, **kwargs: Any) -> "forms.Field | None":  # type: ignore[override]
+    def formfield(self, **kwargs: Any) -> "forms.Field | None":
         """Return a form field that takes a secret and never shows one."""
         form_class = kwargs.setdefault("form_class", self.form_class)
         if issubclass(form_class, SecretField):
@@ -493,7 +486,7 @@ class EncryptedJSONField(EncryptedField):
         # What another program wrote may be spelt another way and still be the same value.
         return text != secret._text and text != self.dumps(self.from_text(secret._text))
 
-    def formfield(self, **kwargs: Any) -> "forms.Field | None":  # type: ignore[override]
+    def formfield(self, **kwargs: Any) -> "forms.Field | None":
         if issubclass(kwargs.get("form_class", self.form_class), SecretJSONField):
             kwargs = {"encoder": self.encoder, "decoder": self.decoder, **kwargs}
         return super().formfield(**kwargs)

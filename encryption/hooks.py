@@ -158,9 +158,7 @@ def _remember_refreshed(layout: Layout, instance: models.Model, fields: Any) -> 
         state.encrypted_under = now
         return
     under = [
-        now[place]
-        if source.attname in fields or source.field.name in fields
-        else known[place]
+        now[place] if source.attname in fields or source.field.name in fields else known[place]
         for place, source in enumerate(layout.sources)
     ]
     state.encrypted_under = Partial.of(under)
@@ -208,8 +206,8 @@ def _seal_first(layout: Layout, instance: models.Model, update_fields: Any) -> N
     What cannot be encrypted is refused here, where the refusal does not yet mark the caller's
     transaction as broken. When Django asks for the value, it finds this token.
     """
-    if instance.pk is None:
-        return  # a default will make it while Django saves, and a secret may be bound to it
+    if instance.pk is None and any(source.is_pk for source in layout.sources):
+        return  # a default will make it while Django saves, and a secret is bound to it
     for field in layout.fields:
         if update_fields is None or field.name in update_fields or field.attname in update_fields:
             secret = instance.__dict__.get(field.attname)
@@ -227,7 +225,7 @@ def _do_update(original: Method) -> Method:
 
 def _getstate(original: Method) -> Method:
     @wraps(original)
-    def __getstate__(self: models.Model) -> dict[str, Any]:
+    def getstate(self: models.Model) -> dict[str, Any]:
         state: dict[str, Any] = original(self)
         for field in layout_of(self).fields:
             secret = state.get(field.attname)
@@ -237,7 +235,7 @@ def _getstate(original: Method) -> Method:
                 state[field.attname] = secret.__copy__()
         return state
 
-    return __getstate__
+    return getstate
 
 
 def _clean_fields(original: Method) -> Method:
@@ -318,5 +316,3 @@ def _check_dependents(layout: Layout, instance: models.Model, update_fields: Any
                 f"{field.label} of this row depends on fields that this save changes, and only "
                 f"a {child._meta.object_name} can write both. Load the row as that and save it."
             )
-
-

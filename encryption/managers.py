@@ -1,10 +1,11 @@
 """Querysets that know which columns belong together, and can derive keys ahead."""
 
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
+from django.core.exceptions import FieldError
 from django.db import models, transaction
 from django.db.models.manager import BaseManager
 
@@ -20,10 +21,11 @@ from encryption.saving import Stored, is_clean
 if TYPE_CHECKING:
     from encryption.fields import EncryptedField
 
-Model = TypeVar("Model", bound=models.Model)
+# Subscripted for the type checker only, which Django's own classes take at runtime too.
+_QuerySet = models.QuerySet[Any]
 
 
-class SourcesQuerySet(models.QuerySet[Model] if TYPE_CHECKING else models.QuerySet):
+class SourcesQuerySet(_QuerySet):
     """Loads with each secret what it is read under, so that reading it costs no query.
 
     Models with Django's own manager get it too.
@@ -46,7 +48,30 @@ class SourcesQuerySet(models.QuerySet[Model] if TYPE_CHECKING else models.QueryS
             for name in (source.field.name, source.attname)
         }
         kept = [name for name in fields if name not in needed]
-        return super().defer(*kept) if kept or not fields else self._chain()
+        return super().defer(*kept) if kept or not fields else self.all()  # type: ignore[arg-type]
+
+    def bulk_update(
+        self, objs: Iterable[Any], fields: Iterable[str], batch_size: int | None = None
+    ) -> int:
+        """Refuse what needs :class:`EncryptedManager`, before a transaction is begun.
+
+        Raises:
+            FieldError: a secret, or what one is encrypted under, is among the fields.
+        """
+        layout = layout_of_class(self.model)
+        fields = list(fields)
+        for field in layout.fields:
+            if (
+                field.name in fields
+                or field.attname in fields
+                or _is_concerned(layout, field, set(fields))
+            ):
+                raise FieldError(
+                    f"{field.label} is encrypted for each row, which bulk_update({fields}) "
+                    "of Django's own manager does not know. Nothing was written. Set `objects = "
+                    "EncryptedManager()` on the model, or save() the instances."
+                )
+        return super().bulk_update(objs, fields, batch_size)
 
     def _sources_for(self, fields: Sequence[str]) -> list[str]:
         layout = layout_of_class(self.model)
@@ -59,11 +84,11 @@ class SourcesQuerySet(models.QuerySet[Model] if TYPE_CHECKING else models.QueryS
         ]
 
 
-class EncryptedQuerySet(SourcesQuerySet[Model] if TYPE_CHECKING else SourcesQuerySet):
+class EncryptedQuerySet(SourcesQuerySet):
     """A queryset for models with encrypted fields."""
 
-    def bulk_update(  # type: ignore[override]
-        self, objs: Iterable[Model], fields: Collection[str], batch_size: int | None = None
+    def bulk_update(
+        self, objs: Iterable[Any], fields: Iterable[str], batch_size: int | None = None
     ) -> int:
         """As Django's, with each secret encrypted for its own row.
 
@@ -75,24 +100,29 @@ class EncryptedQuerySet(SourcesQuerySet[Model] if TYPE_CHECKING else SourcesQuer
             FieldError, MissingSaltError, TypeError, ValueError: as ``save()`` does.
         """
         layout = layout_of_class(self.model)
-        objs = tuple(objs)
+        objs, fields = tuple(objs), list(fields)
         opts = self.model._meta
         names = {opts.get_field(name).name for name in fields}
         concerned = [field for field in layout.fields if _is_concerned(layout, field, names)]
         if not concerned or not objs:
-            return super().bulk_update(objs, fields, batch_size)
+            return models.QuerySet.bulk_update(self, objs, fields, batch_size)
         self._for_write = True
         with transaction.atomic(using=self.db, savepoint=False):
             stored = self._lock(layout, objs)
             rows = [_Row(layout, one, concerned, names, stored.get(one.pk)) for one in objs]
             written = {*names, *(name for row in rows for name in row.along)}
             with vouching():
-                count = super().bulk_update(rows, sorted(written), batch_size)  # type: ignore[arg-type]
+                count = models.QuerySet.bulk_update(
+                    self,
+                    rows,
+                    sorted(written),
+                    batch_size,
+                )
         for row in rows:
             row.written()
         return count
 
-    def _lock(self, layout: Layout, objs: Sequence[Model]) -> dict[Any, Stored]:
+    def _lock(self, layout: Layout, objs: Sequence[Any]) -> dict[Any, Stored]:
         secrets = [field.attname for field in layout.fields]
         rows = self.model._base_manager.using(self.db).filter(pk__in=[one.pk for one in objs])
         rows = rows.select_for_update().order_by("pk")
@@ -146,7 +176,7 @@ def _derive(token: str, salt: str) -> None:
 
 def _is_concerned(layout: Layout, field: "EncryptedField", names: set[str]) -> bool:
     return field.name in names or any(
-        source.field.name in names for source in layout.sources_of(field)
+        source.field.name in names or source.attname in names for source in layout.sources_of(field)
     )
 
 

@@ -23,6 +23,11 @@ class EncryptedColumn:
         """``app_label.Model.field``"""
         return self.field.label
 
+    @property
+    def name(self) -> str:
+        """The column's name in the table."""
+        return str(self.field.column)
+
 
 def encrypted_columns(only: str | None = None) -> list[EncryptedColumn]:
     """Find the encrypted columns of all installed models.

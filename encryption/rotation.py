@@ -181,9 +181,9 @@ class Rotation:
         if self.options.dry_run or self.keyring.write_format == tokens.V1:
             return rows  # only decrypting tells which key a v1 token is under
         quote = connections[self.database].ops.quote_name
-        name = f"{quote(self.column.model._meta.db_table)}.{quote(self.field.column)}"
+        name = f"{quote(self.column.model._meta.db_table)}.{quote(self.column.name)}"
         # Only what SQL can see: the key id. It is no secret, and not the user's input either.
-        return rows.extra(
+        return rows.extra(  # noqa: S610
             where=[f"{head_sql(name)} <> %s"], params=[self.keyring.primary.key_id]
         )
 
@@ -221,9 +221,7 @@ class Rotation:
         text = row.token if plain else self._decrypt(self.keyring, row.token, salt, bound)
         return text, self.keyring.encrypt(text, salt, field_.aad_context, bound)
 
-    def _decrypt(
-        self, keyring: Keyring, token: str, salt: str, bound: Sequence[str | None]
-    ) -> str:
+    def _decrypt(self, keyring: Keyring, token: str, salt: str, bound: Sequence[str | None]) -> str:
         return keyring.decrypt(token, salt, self.field.aad_context, bound)
 
     def _is_current(self, token: str, salt: str, bound: Sequence[str | None]) -> bool:
@@ -242,7 +240,9 @@ class Rotation:
             return False
         return True
 
-    def _written(self, swaps: list[tuple[Row, str]], plain: dict[Any, str]) -> list[tuple[Row, str]]:
+    def _written(
+        self, swaps: list[tuple[Row, str]], plain: dict[Any, str]
+    ) -> list[tuple[Row, str]]:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 return self._write(swaps, plain)
@@ -317,9 +317,7 @@ class Rotation:
             return
         self._failed.add(row.pk)
         reason = f"{type(error).__name__}: {error}"
-        self.report.failures.append(
-            Failure(self.column.label, self.database, str(row.pk), reason)
-        )
+        self.report.failures.append(Failure(self.column.label, self.database, str(row.pk), reason))
 
     def _count(self, swaps: Sequence[tuple[Row, str]]) -> None:
         for row, _ in swaps:

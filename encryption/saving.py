@@ -69,9 +69,7 @@ class Stored:
 
 def is_clean(field: "EncryptedField", secret: Ciphertext) -> bool:
     """Say whether a secret on an instance is the stored one."""
-    return secret._token is not None and (
-        secret._value is UNREAD or not field.is_changed(secret)
-    )
+    return secret._token is not None and (secret._value is UNREAD or not field.is_changed(secret))
 
 
 def target_of(layout: Layout, instance: models.Model, names: Iterable[str]) -> Values | None:
@@ -240,7 +238,11 @@ class _Update:
                 continue  # its row is locked: it was updated in this transaction
             value = self._stored.sources[place]
             rows = rows.filter(
-                **({f"{source.attname}__isnull": True} if value is None else {source.attname: value})
+                **(
+                    {f"{source.attname}__isnull": True}
+                    if value is None
+                    else {source.attname: value}
+                )
             )
         rows = rows.all()
         for field, token in self._same_tokens:

@@ -43,9 +43,7 @@ class ColumnStatus:
 
 def head_sql(column: str) -> str:
     """SQL for the key id that a token names, ``''`` if it names none (``%`` doubled)."""
-    return (
-        f"CASE WHEN {column} LIKE 'v2:________:%%' THEN SUBSTR({column}, 4, 8) ELSE '' END"
-    )
+    return f"CASE WHEN {column} LIKE 'v2:________:%%' THEN SUBSTR({column}, 4, 8) ELSE '' END"
 
 
 def column_status(
@@ -55,7 +53,7 @@ def column_status(
     keyring = keyring or get_keyring()
     connection = connections[database]
     quote = connection.ops.quote_name
-    name, table = quote(column.field.column), quote(column.model._meta.db_table)
+    name, table = quote(column.name), quote(column.model._meta.db_table)
     head = f"CASE WHEN {name} IS NULL THEN NULL ELSE {head_sql(name)} END"
     sql = f"SELECT {head}, COUNT(*) FROM {table} GROUP BY {head}"  # noqa: S608
     with connection.cursor() as cursor:

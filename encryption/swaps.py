@@ -18,9 +18,9 @@ Swap = tuple[Any, str, str]
 
 def swap(connection: BaseDatabaseWrapper, column: EncryptedColumn, swaps: Sequence[Swap]) -> None:
     """Write a batch. Call it in a transaction; read the rows back to see which were written."""
-    pk, name = column.model._meta.pk, column.field.column
+    pk, name = column.model._meta.pk, column.name
     quote = connection.ops.quote_name
-    names = quote(column.model._meta.db_table), quote(pk.column), quote(name)
+    names = quote(column.model._meta.db_table), quote(str(pk.column)), quote(name)
     _SWAPS.get(connection.vendor, _swap_one_by_one)(connection, names, pk, swaps)
 
 
@@ -65,6 +65,7 @@ def _swap_mysql(
         cursor.execute(sql, [value for row in swaps for value in row])
 
 
-_SWAPS: dict[
-    str, Callable[[BaseDatabaseWrapper, Names, Any, Sequence[Swap]], None]
-] = {"postgresql": _swap_postgresql, "mysql": _swap_mysql}
+_SWAPS: dict[str, Callable[[BaseDatabaseWrapper, Names, Any, Sequence[Swap]], None]] = {
+    "postgresql": _swap_postgresql,
+    "mysql": _swap_mysql,
+}

@@ -19,8 +19,7 @@ The lengths are those of AES-GCM (NIST SP 800-38D): a 96-bit iv (section 8.2.1),
 """
 
 import re
-from binascii import Error as Base64Error
-from binascii import a2b_base64, b2a_base64
+from binascii import Error as Base64Error, a2b_base64, b2a_base64
 from collections.abc import Sequence
 from typing import Final
 

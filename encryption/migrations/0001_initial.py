@@ -4,34 +4,84 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='RotationRun',
+            name="RotationRun",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('started_at', models.DateTimeField(auto_now_add=True, verbose_name='started')),
-                ('updated_at', models.DateTimeField(auto_now=True, verbose_name='last sign of life')),
-                ('finished_at', models.DateTimeField(blank=True, null=True, verbose_name='finished')),
-                ('started_by', models.CharField(help_text='User and host, or the name of the task.', max_length=200, verbose_name='started by')),
-                ('status', models.CharField(choices=[('running', 'running'), ('done', 'done'), ('incomplete', 'rows left or failed'), ('stopped', 'stopped')], default='running', max_length=20, verbose_name='status')),
-                ('dry_run', models.BooleanField(default=False, verbose_name='dry run')),
-                ('to_key_id', models.CharField(max_length=8, verbose_name='to key')),
-                ('from_key_ids', models.JSONField(default=list, help_text='Key ids that rows were under; v1 names none.', verbose_name='from keys')),
-                ('write_format', models.CharField(max_length=2, verbose_name='format')),
-                ('columns', models.JSONField(default=list, help_text='Counts for each column and database.', verbose_name='columns')),
-                ('failures', models.JSONField(default=list, help_text='Model, primary key, field and reason.', verbose_name='failures')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("started_at", models.DateTimeField(auto_now_add=True, verbose_name="started")),
+                (
+                    "updated_at",
+                    models.DateTimeField(auto_now=True, verbose_name="last sign of life"),
+                ),
+                (
+                    "finished_at",
+                    models.DateTimeField(blank=True, null=True, verbose_name="finished"),
+                ),
+                (
+                    "started_by",
+                    models.CharField(
+                        help_text="User and host, or the name of the task.",
+                        max_length=200,
+                        verbose_name="started by",
+                    ),
+                ),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("running", "running"),
+                            ("done", "done"),
+                            ("incomplete", "rows left or failed"),
+                            ("stopped", "stopped"),
+                        ],
+                        default="running",
+                        max_length=20,
+                        verbose_name="status",
+                    ),
+                ),
+                ("dry_run", models.BooleanField(default=False, verbose_name="dry run")),
+                ("to_key_id", models.CharField(max_length=8, verbose_name="to key")),
+                (
+                    "from_key_ids",
+                    models.JSONField(
+                        default=list,
+                        help_text="Key ids that rows were under; v1 names none.",
+                        verbose_name="from keys",
+                    ),
+                ),
+                ("write_format", models.CharField(max_length=2, verbose_name="format")),
+                (
+                    "columns",
+                    models.JSONField(
+                        default=list,
+                        help_text="Counts for each column and database.",
+                        verbose_name="columns",
+                    ),
+                ),
+                (
+                    "failures",
+                    models.JSONField(
+                        default=list,
+                        help_text="Model, primary key, field and reason.",
+                        verbose_name="failures",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'rotation run',
-                'verbose_name_plural': 'rotation runs',
-                'ordering': ('-started_at', '-pk'),
-                'permissions': (('view_status', 'Can see the encryption status'),),
+                "verbose_name": "rotation run",
+                "verbose_name_plural": "rotation runs",
+                "ordering": ("-started_at", "-pk"),
+                "permissions": (("view_status", "Can see the encryption status"),),
             },
         ),
     ]

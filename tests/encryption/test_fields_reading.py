@@ -597,7 +597,7 @@ def test_a_deferred_secret_of_an_edited_tenant(tenant: Tenant, other_tenant: Ten
 
 def test_a_deferred_secret_of_a_deleted_row(tenant: Tenant) -> None:
     NoteFactory(tenant=tenant)
-    for queryset in (Note.objects.defer("secret"), Note.objects.only("secret")):
+    for queryset in (Note.objects.defer("secret"), Note.objects.only("note")):
         note = queryset.get()
         Note.objects.filter(pk=note.pk).delete()
         with pytest.raises(Note.DoesNotExist):
