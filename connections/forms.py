@@ -30,7 +30,10 @@ class ConnectionForm(ConnectionModelForm):
     """
 
     integration: ClassVar[Integration | None] = None
-    status = forms.ChoiceField(choices=())
+    status = forms.ChoiceField(
+        # Django's own text repeats what was sent.
+        error_messages={"invalid_choice": _("Choose one of these.")}
+    )
 
     class Meta:
         model = Connection
