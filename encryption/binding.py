@@ -187,6 +187,16 @@ class Layout:
             attname: (self._place.get(salt, -1), tuple(self._place.get(name, -1) for name in bound))
             for attname, (salt, bound) in self._names.items()
         }
+        #: For each encrypted field: its salt's source and place, and those of what it is bound to.
+        self.readers = {
+            attname: (
+                self.sources[salt],
+                salt,
+                tuple((self.sources[place], place) for place in bound if place >= 0),
+            )
+            for attname, (salt, bound) in self.places.items()
+            if salt >= 0
+        }
         tables = {field.model._meta.db_table for field in (*self.fields, *self.dependents)}
         tables |= {source.field.model._meta.db_table for source in self.sources}
         #: Whether a source stands in another table than a secret that depends on it.
@@ -269,12 +279,14 @@ class Layout:
             MissingSaltError: it is NULL or empty.
             ImproperlyConfigured: the model has no such field.
         """
-        place = self.places[field.attname][0]
-        if place < 0:
+        try:
+            source, place, _ = self.readers[field.attname]
+        except KeyError:
             raise ImproperlyConfigured(
                 f"{field.label}: salt_field={field.salt_field!r} names no field of this model."
-            )
-        salt = self.sources[place].text(values[place])
+            ) from None
+        value = values[place]
+        salt = str(value) if type(value) is int else source.text(value)
         if not salt:
             raise MissingSaltError(
                 f"{field.label} is encrypted for its {field.salt_field!r}, which is not set or "
@@ -284,8 +296,8 @@ class Layout:
 
     def bound(self, field: "EncryptedField", values: Values) -> list[str | None]:
         """Return the texts that a field's secret is bound to under these source values."""
-        places = self.places[field.attname][1]
-        return [self.sources[place].text(values[place]) for place in places] if places else []
+        bound = self.readers[field.attname][2]
+        return [source.text(values[place]) for source, place in bound] if bound else []
 
 
 def _picker(keys: Sequence[Any]) -> Callable[[Any], Values]:

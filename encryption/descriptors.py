@@ -89,7 +89,7 @@ class Ciphertext:
         return hash(self._token)
 
     def __copy__(self) -> "Ciphertext":
-        return self._restored(self._token, self._field, self._sources)
+        return Ciphertext._restored(self._token, self._field, self._sources)
 
     def __deepcopy__(self, memo: object) -> "Ciphertext":
         return self.__copy__()
@@ -108,8 +108,29 @@ class Ciphertext:
         return secret
 
 
+class RawCiphertext(Ciphertext):
+    """The ciphertext of an instance that is being saved raw (``loaddata``).
+
+    Django takes the value of a raw save with ``getattr`` and must get the ciphertext; anybody
+    else who asks gets the plaintext, also after a raw save that failed.
+    """
+
+    __slots__ = ()
+
+    @property
+    def _value(self) -> Any:  # type: ignore[override]
+        # The frame that reads the attribute is two above: this, __get__, and it.
+        asking = sys._getframe(2).f_globals.get("__name__", "")
+        return self if asking.startswith("django.db.models.") else UNREAD
+
+    @_value.setter
+    def _value(self, value: Any) -> None:
+        """A value that is read from it is not kept."""
+
+
 #: The instance whose ``refresh_from_db`` is running here. What Django loads for it is read with
-#: ``getattr``, and that has to give the ciphertext: see :meth:`EncryptedAttribute._raw`.
+#: ``getattr``, and that has to give the ciphertext: see
+#: :meth:`EncryptedAttribute._is_read_for_refresh`.
 refreshing: ContextVar[models.Model | None] = ContextVar("refreshing", default=None)
 #: One entry for each refresh that runs in the process: the cheap question before the exact one.
 _refreshes: list[None] = []
@@ -148,10 +169,10 @@ class EncryptedAttribute(DeferredAttribute):
         value = secret._value
         if value is not UNREAD:
             return value
-        if _refreshes or "raw_save" in instance._state.__dict__:  # rare, and asked of each row
-            raw = self._raw(instance, secret)
-            if raw is not None:
-                return raw
+        if _refreshes and self._is_read_for_refresh(instance):
+            if secret._sources is None:
+                secret._sources = getattr(instance._state, "encrypted_under", None)
+            return secret
         return self.field.reveal(instance, secret)
 
     def __set__(self, instance: models.Model, value: Any) -> None:
@@ -176,25 +197,15 @@ class EncryptedAttribute(DeferredAttribute):
                 secret._text = before._text
             values[self.attname] = secret
 
-    def _raw(self, instance: models.Model, secret: Ciphertext) -> Ciphertext | None:
-        """Give Django the ciphertext of a row that it saves raw or reads for a refresh.
+    def _is_read_for_refresh(self, instance: models.Model) -> bool:
+        """Say whether Django loaded this instance to refresh another one from it.
 
         ``refresh_from_db`` loads the row as a second instance and copies each attribute with a
         getattr and a setattr. Decrypting there would cost, lose the token, and break the refresh
         of a row whose secret cannot be read.
         """
         stale = refreshing.get()
-        if stale is None or stale is instance or stale.pk != instance.pk:
-            # The mark of a raw save outlives one that failed, so only Django's own code, which
-            # is two frames up then, gets the ciphertext for it.
-            asking = sys._getframe(2).f_globals.get("__name__", "")
-            if "raw_save" not in instance._state.__dict__ or not asking.startswith(
-                "django.db.models."
-            ):
-                return None
-        if secret._sources is None:
-            secret._sources = getattr(instance._state, "encrypted_under", None)
-        return secret
+        return stale is not None and stale is not instance and stale.pk == instance.pk
 
     # -- deferred loading ---------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from encryption.core import tokens
 from encryption.core.errors import DecryptionError, EncryptionError, MalformedTokenError
 from encryption.descriptors import UNREAD, Ciphertext, EncryptedAttribute, ForeignCiphertext
 from encryption.forms import SecretField, SecretJSONField
-from encryption.guards import check_upsert
+from encryption.guards import check_upsert, is_upsert
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -109,10 +109,16 @@ class EncryptedField(BaseField):
         under = secret._sources or instance._state.__dict__.get("encrypted_under")
         if type(under) is not tuple:
             under = self._all_sources(layout, instance, under)
+        source, place, bound = layout.readers[self.attname]
+        salt = under[place]
+        salt = str(salt) if type(salt) is int else source.text(salt) or ""
+        bound_to = [one.text(under[at]) for one, at in bound] if bound else ()
         try:
-            value, text = self.open(
-                secret.token, layout.salt(self, under), layout.bound(self, under)
-            )
+            if self.allow_plaintext:
+                value, text = self.open(secret.token, salt, bound_to)
+            else:
+                text = get_keyring().decrypt(secret._token or "", salt, self.aad_context, bound_to)
+                value = self.from_text(text)
         except DecryptionError as error:
             raise located(error, self, instance.pk) from None
         secret._sources = under
@@ -276,9 +282,9 @@ class EncryptedField(BaseField):
         Raises:
             FieldError: a value or an expression came without a row.
         """
-        if type(value) is Ciphertext:
+        if isinstance(value, Ciphertext):
             if value._sources is not None:
-                return value.token
+                return value._token
         elif value is None or lookups.is_sealed(value):
             return value
         del value  # a traceback page shows the locals of this frame
@@ -293,13 +299,15 @@ class EncryptedField(BaseField):
     # Django 5.2 asks for get_placeholder, newer releases for get_placeholder_sql.
 
     def get_placeholder(self, value: Any, compiler: Any, connection: "BaseDatabaseWrapper") -> str:
-        check_upsert(self, compiler.query)
+        if is_upsert(compiler.query):
+            check_upsert(self, compiler.query)
         return "%s"
 
     def get_placeholder_sql(
         self, value: Any, compiler: Any, connection: "BaseDatabaseWrapper"
     ) -> tuple[str, Any]:
-        check_upsert(self, compiler.query)
+        if is_upsert(compiler.query):
+            check_upsert(self, compiler.query)
         if hasattr(value, "as_sql"):
             sql: tuple[str, Any] = compiler.compile(value)
             return sql

@@ -45,7 +45,8 @@ def guard(source: "models.Field[Any, Any]", layout: Layout) -> None:
     own = getattr(type(source), "get_placeholder", None)
 
     def get_placeholder_sql(value: Any, compiler: Any, connection: Any) -> Any:
-        check_update(source, compiler.query)
+        if isinstance(compiler.query, UpdateQuery):  # asked for each row of an INSERT too
+            check_update(source, compiler.query)
         if own_sql is not None:
             return own_sql(source, value, compiler, connection)
         if hasattr(value, "as_sql"):
@@ -53,7 +54,8 @@ def guard(source: "models.Field[Any, Any]", layout: Layout) -> None:
         return "%s", (value,)
 
     def get_placeholder(value: Any, compiler: Any, connection: Any) -> Any:
-        check_update(source, compiler.query)
+        if isinstance(compiler.query, UpdateQuery):
+            check_update(source, compiler.query)
         return "%s" if own is None else own(source, value, compiler, connection)
 
     # Django 5.2 asks for get_placeholder, newer releases for get_placeholder_sql.
@@ -67,7 +69,7 @@ def check_update(source: "models.Field[Any, Any]", query: Any) -> None:
     Raises:
         FieldError: the query does not write each secret that depends on this column.
     """
-    if not isinstance(query, UpdateQuery) or _vouched.get():
+    if _vouched.get():
         return
     values = query.values  # type: ignore[attr-defined]
     written = {field.attname for field, _model, _value in values}
@@ -84,14 +86,17 @@ def check_update(source: "models.Field[Any, Any]", query: Any) -> None:
         )
 
 
+def is_upsert(query: Any) -> bool:
+    """Say whether a statement is an INSERT that updates rows which are there already."""
+    return getattr(query, "on_conflict", None) is OnConflict.UPDATE
+
+
 def check_upsert(field: "EncryptedField", query: Any) -> None:
     """Refuse an upsert after which the row's secret and sources would be of different rows.
 
     Raises:
         FieldError: ``bulk_create(update_conflicts=True)`` takes over one without the other.
     """
-    if getattr(query, "on_conflict", None) is not OnConflict.UPDATE:
-        return
     taken = {one.attname for one in query.update_fields}
     equal = {one.attname for one in query.unique_fields}
     names = [source.attname for source in layout_of_class(query.model).sources_of(field)]

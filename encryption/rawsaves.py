@@ -12,7 +12,7 @@ from django.db.models.signals import post_save, pre_save
 from encryption.binding import layout_of
 from encryption.core import tokens
 from encryption.core.errors import DecryptionError, MalformedTokenError
-from encryption.descriptors import Ciphertext
+from encryption.descriptors import Ciphertext, RawCiphertext
 
 if TYPE_CHECKING:
     from encryption.fields import EncryptedField
@@ -33,11 +33,11 @@ def _before(sender: type[models.Model], instance: models.Model, raw: bool, **kwa
         secret = instance.__dict__.get(field.attname)
         if secret is None:
             continue
-        if secret._token is None:
-            secret = Ciphertext(_token_of_fixture(field, secret), field)
-        secret._sources = under
-        instance.__dict__[field.attname] = secret
-    instance._state.raw_save = True  # type: ignore[attr-defined]
+        token = _token_of_fixture(field, secret) if secret._token is None else secret._token
+        raw_secret = RawCiphertext(token, field)
+        raw_secret._sources = under
+        instance.__dict__[field.attname] = raw_secret
+    instance._state.encrypted_under = under  # type: ignore[attr-defined]
 
 
 def _token_of_fixture(field: "EncryptedField", secret: Ciphertext) -> str:
@@ -60,7 +60,9 @@ def _token_of_fixture(field: "EncryptedField", secret: Ciphertext) -> str:
 
 
 def _after(sender: type[models.Model], instance: models.Model, raw: bool, **kwargs: Any) -> None:
-    if raw:
-        instance._state.__dict__.pop("raw_save", None)
-        layout = layout_of(instance)
-        instance._state.encrypted_under = layout.current(instance)  # type: ignore[attr-defined]
+    if not raw:
+        return
+    for field in layout_of(instance).fields:
+        secret = instance.__dict__.get(field.attname)
+        if secret is not None:
+            instance.__dict__[field.attname] = secret.__copy__()

@@ -98,12 +98,14 @@ def do_update(
     *rest: Any,
 ) -> Any:
     """Django's ``Model._do_update``, kept consistent; see the module's text."""
+    update_fields = rest[0]
+    if update_fields is None:  # a whole row is consistent in itself
+        return original(instance, base_qs, using, pk_val, values, *rest)
     layout = layout_of(instance)
     written = {field.attname for field, _, _ in values}
     table = base_qs.model._meta.concrete_model
     secrets = [field for field in layout.fields if field.model is table]
-    update_fields = rest[0]
-    if update_fields is None or not secrets or not _concerned(layout, secrets, written, rest[0]):
+    if not secrets or not _concerned(layout, secrets, written, update_fields):
         return original(instance, base_qs, using, pk_val, values, *rest)
     stored = Stored.believed(layout, instance)
     for _ in range(_ATTEMPTS):

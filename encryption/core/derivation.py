@@ -84,6 +84,21 @@ class TenantKey:
         self.commitment = commitment
 
 
+class _AadHeads(dict[str, bytes]):
+    """The part of the associated data that all values of one context share, by context."""
+
+    def __init__(self, key: "MasterKey") -> None:
+        super().__init__()
+        self._key = key
+
+    def __missing__(self, context: str) -> bytes:
+        head = part("v2") + part(self._key.key_id) + part(context)
+        if len(self) >= _MOST_CONTEXTS:
+            self.clear()
+        self[context] = head
+        return head
+
+
 class MasterKey:
     """One master key, its root derived when first needed and then kept.
 
@@ -93,7 +108,7 @@ class MasterKey:
         ValueError: shorter than 32 characters, or not encodable as UTF-8.
     """
 
-    __slots__ = ("_aad_heads", "_key_id", "_lock", "_root", "_secret", "prefix")
+    __slots__ = ("_key_id", "_lock", "_root", "_secret", "aad_heads", "prefix")
 
     def __init__(self, secret: str) -> None:
         length = len(secret)
@@ -114,7 +129,7 @@ class MasterKey:
         self._root: bytes | None = None
         self._key_id = ""
         self._lock = threading.Lock()
-        self._aad_heads: dict[str, bytes] = {}
+        self.aad_heads = _AadHeads(self)
         #: "v2:<key id>:", once the root is derived; empty before.
         self.prefix = ""
 
@@ -158,14 +173,3 @@ class MasterKey:
     def renew_lock(self) -> None:
         """After a fork: the lock may have been held by a thread that the child does not have."""
         self._lock = threading.Lock()
-
-    def aad_head(self, context: str) -> bytes:
-        """The part of the associated data that all values of one context share."""
-        head = self._aad_heads.get(context)
-        if head is not None:
-            return head
-        head = part("v2") + part(self.key_id) + part(context)
-        if len(self._aad_heads) >= _MOST_CONTEXTS:
-            self._aad_heads.clear()
-        self._aad_heads[context] = head
-        return head

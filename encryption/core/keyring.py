@@ -8,7 +8,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from encryption.core import tokens
-from encryption.core.derivation import MasterKey, TenantKey
+from encryption.core.derivation import KEY_BYTES, MasterKey, TenantKey
 from encryption.core.errors import (
     DecryptionError,
     MalformedTokenError,
@@ -19,8 +19,15 @@ from encryption.core.errors import (
     WrongKeyError,
 )
 from encryption.core.keycache import KeyCache
+from encryption.core.tokens import build_v2, parse_v2, part
 
 DEFAULT_CACHE_SIZE: Final = 10_000
+
+_NO_TENANT: Final = TenantKey(bytes(KEY_BYTES), b"")
+_NOT_UTF8: Final = (
+    "The token is authentic but what was encrypted is not UTF-8 text, so it was not written by "
+    "this package or the original product. Write a new value."
+)
 
 
 class Keyring:
@@ -66,6 +73,7 @@ class Keyring:
         self._by_prefix: dict[str, MasterKey] = {}
         self._tenants: KeyCache[TenantKey] = KeyCache(cache_size)
         self._v1_ciphers: KeyCache[AESGCM] = KeyCache(cache_size)
+        self._recent: tuple[str, MasterKey | None, TenantKey] = ("", None, _NO_TENANT)
 
     def __repr__(self) -> str:
         return f"<Keyring of {len(self.keys)}, writes {self.write_format}>"
@@ -99,13 +107,17 @@ class Keyring:
             if self.write_format == tokens.V1:
                 return self._encrypt_v1(plaintext, salt)
             primary = self.primary
-            tenant = self._tenants.get((primary, salt)) or self._tenant_key(primary, salt)
-            aad = primary.aad_head(context)
+            recent = self._recent
+            if recent[0] == salt and recent[1] is primary:
+                tenant = recent[2]
+            else:
+                tenant = self._tenant_key(primary, salt)
+            aad = primary.aad_heads[context]
             if bound_to:
-                aad += b"".join(map(tokens.part, bound_to))
+                aad += b"".join(map(part, bound_to))
             iv = urandom(12)
             sealed = tenant.cipher.encrypt(iv, _utf8(plaintext), aad)
-            return tokens.build_v2(primary.prefix, tenant.commitment + iv + sealed)
+            return build_v2(primary.prefix, tenant.commitment + iv + sealed)
         except BaseException:
             del plaintext  # a traceback page shows the locals of this frame
             raise
@@ -136,8 +148,12 @@ class Keyring:
             if tokens.format_of(token) == tokens.V1:
                 return _text(self._open_v1(token, salt))
             master = self._master_of(token)
-        tenant = self._tenants.get((master, salt)) or self._tenant_key(master, salt)
-        payload = tokens.parse_v2(token)
+        recent = self._recent
+        if recent[0] == salt and recent[1] is master:
+            tenant = recent[2]
+        else:
+            tenant = self._tenant_key(master, salt)
+        payload = parse_v2(token)
         # Not a secret: every token of this tenant shows it. So no constant-time comparison.
         if payload[:16] != tenant.commitment:
             raise WrongKeyError(
@@ -145,11 +161,11 @@ class Keyring:
                 "under another salt: it belongs to another tenant, or the tenant's id changed. "
                 "Give the salt it was written with."
             )
-        aad = master.aad_head(context)
+        aad = master.aad_heads[context]
         if bound_to:
-            aad += b"".join(map(tokens.part, bound_to))
+            aad += b"".join(map(part, bound_to))
         try:
-            return _text(tenant.cipher.decrypt(payload[16:28], payload[28:], aad))
+            return tenant.cipher.decrypt(payload[16:28], payload[28:], aad).decode("utf-8")
         except InvalidTag:
             raise TamperedError(
                 f"The token is under the right key ({master.key_id}) and salt, but its "
@@ -158,6 +174,9 @@ class Keyring:
                 'label ("app_label.model_name.field_name"); otherwise restore the value from a '
                 "backup or write a new one."
             ) from None
+        except UnicodeDecodeError:
+            pass  # it holds the plaintext, so it must not be the context of what is raised
+        raise MalformedTokenError(_NOT_UTF8)
 
     def _master_of(self, token: str) -> MasterKey:
         """Find the key that a v2 token names, deriving the key ids only as far as needed."""
@@ -201,8 +220,14 @@ class Keyring:
     # -- keys ---------------------------------------------------------------------------------
 
     def _tenant_key(self, master: MasterKey, salt: str) -> TenantKey:
-        _require(salt)
-        return self._tenants.derive((master, salt), master.tenant_key, salt)
+        name = (master, salt)
+        tenant = self._tenants.get(name)
+        if tenant is None:
+            _require(salt)
+            tenant = self._tenants.derive(name, master.tenant_key, salt)
+        # Rows of one tenant come in runs, so the last key is looked at before the cache.
+        self._recent = (salt, master, tenant)
+        return tenant
 
     def _v1_cipher(self, master: MasterKey, salt: str) -> AESGCM:
         name = (master, salt)
@@ -245,7 +270,4 @@ def _text(data: bytes) -> str:
     except UnicodeDecodeError:
         pass
     del data
-    raise MalformedTokenError(
-        "The token is authentic but what was encrypted is not UTF-8 text, so it was not written "
-        "by this package or the original product. Write a new value."
-    )
+    raise MalformedTokenError(_NOT_UTF8)

@@ -125,7 +125,7 @@ def test_nothing_is_derived_before_it_is_needed(monkeypatch: pytest.MonkeyPatch)
         pytest.param(lambda key: key.root, id="root"),
         pytest.param(lambda key: key.key_id, id="key_id"),
         pytest.param(lambda key: key.tenant_key("1"), id="tenant_key"),
-        pytest.param(lambda key: key.aad_head(""), id="aad_head"),
+        pytest.param(lambda key: key.aad_heads[""], id="aad_heads"),
     ],
 )
 def test_the_root_is_derived_once_by_threads_that_ask_together(
@@ -205,9 +205,9 @@ def test_v1_cipher_of_a_master_key() -> None:
 def test_aad_head_is_the_same_when_asked_again() -> None:
     key = master()
     expected = b"\0\0\0\x02v2\0\0\0\x08" + key.key_id.encode() + b"\0\0\0\x05a.b.c"
-    assert key.aad_head("a.b.c") == expected
-    assert key.aad_head("a.b.c") == expected
-    assert key.aad_head("") == expected[:18] + bytes(4)
+    assert key.aad_heads["a.b.c"] == expected
+    assert key.aad_heads["a.b.c"] == expected
+    assert key.aad_heads[""] == expected[:18] + bytes(4)
 
 
 def test_made_up_contexts_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,5 +217,5 @@ def test_made_up_contexts_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch
     key = MasterKey(PRIMARY)
     for count in range(35):
         context = f"context {count}"
-        assert key.aad_head(context) == master().aad_head(context)
+        assert key.aad_heads[context] == master().aad_heads[context]
         assert len(key._aad_heads) == count % 10 + 1
