@@ -37,7 +37,6 @@ class TestIssue:
             {"allowed_networks": ["10.0.0.1/8"]},
             {"expires_at": timezone.now() - DAY},
         ],
-        ids=str,
     )
     def test_no_way_leads_around_a_restriction(self, project, restriction) -> None:
         with pytest.raises(ValidationError):

@@ -123,7 +123,6 @@ def test_the_new_key_works(owner, url, project, bearer) -> None:
         ({"created_at": "2020-01-01T00:00:00Z"}, "created_at", "read_only_field"),
         ({"last_used_at": None}, "last_used_at", "read_only_field"),
     ],
-    ids=str,
 )
 def test_what_is_not_valid_is_400_and_creates_nothing(owner, url, change, attr, code) -> None:
     found = codes(owner.post(url, NEW | change))

@@ -254,7 +254,6 @@ def test_the_page_still_helps() -> None:
         (Client3(CANARY), "<Client3>"),
         (Note, "<ModelBase>"),
     ],
-    ids=str,
 )
 def test_a_variable_is_described_without_its_value(value: object, text: str) -> None:
     assert repr(described(value)) == text
