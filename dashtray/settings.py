@@ -198,7 +198,7 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "POSTPROCESSING_HOOKS": ["drf_standardized_errors.openapi_hooks.postprocess_schema_enums"],
     "ENUM_NAME_OVERRIDES": {
-        "ApiKeyStatusEnum": "apikeys.models.ApiKey.Status.choices",
+        "ApiKeyStatusEnum": "apikeys.models.ApiKey.Status",
         "ConnectionStatusEnum": "connections.models.connection.Status.choices",
         **{
             name: f"drf_standardized_errors.openapi_serializers.{name}.choices"

@@ -256,6 +256,11 @@ def _prepare_related(original: Method) -> Method:
     def _prepare_related_fields_for_save(
         self: models.Model, operation_name: str, fields: Any = None
     ) -> None:
+        if operation_name == "bulk_create":  # save() seals first, and refuses it there
+            for source in layout_of(self).sources:
+                value = self.__dict__.get(source.attname)
+                if hasattr(value, "resolve_expression"):
+                    source.text(value)
         try:
             original(self, operation_name, fields)
         except ValueError:

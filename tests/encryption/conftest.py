@@ -1,5 +1,6 @@
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from django.db import connections
@@ -64,7 +65,7 @@ def crypto(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
 
 
 @pytest.fixture
-def other_database(db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def other_database(db: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     """The alias of a second, empty database."""
     alias = "other"
     monkeypatch.setitem(
@@ -73,7 +74,7 @@ def other_database(db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         {
             **connections.settings["default"],
             "ENGINE": "django.db.backends.sqlite3",
-            "NAME": ":memory:",
+            "NAME": str(tmp_path / "other.sqlite3"),
             "OPTIONS": {},
         },
     )

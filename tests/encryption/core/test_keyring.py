@@ -241,7 +241,7 @@ def test_a_key_that_stands_twice_is_refused(secrets: list[str], message: str) ->
 def test_two_keys_with_one_id_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(derivation, "derive_root", lambda secret: bytes(32))
     ring = Keyring(*_new(PRIMARY, FALLBACK))
-    with pytest.raises(ValueError, match="^two master keys have one key id; replace one of them$"):
+    with pytest.raises(ValueError, match=r"^two master keys have one key id; replace one of them$"):
         ring.key_ids()
 
 
@@ -309,11 +309,11 @@ def test_without_a_salt_nothing_is_written_or_read(ring: Keyring) -> None:
 
 @pytest.mark.parametrize("ring", [RING, V1_RING], ids=["v2", "v1"])
 def test_a_lone_surrogate_is_refused(ring: Keyring) -> None:
-    with pytest.raises(ValueError, match="^the text holds a lone surrogate at position 2, "):
+    with pytest.raises(ValueError, match=r"^the text holds a lone surrogate at position 2, "):
         ring.encrypt("ab\ud800", "1")
-    with pytest.raises(ValueError, match="^the salt holds a lone surrogate, "):
+    with pytest.raises(ValueError, match=r"^the salt holds a lone surrogate, "):
         ring.encrypt("text", "\udfff")
-    with pytest.raises(ValueError, match="^the salt holds a lone surrogate, "):
+    with pytest.raises(ValueError, match=r"^the salt holds a lone surrogate, "):
         ring.decrypt(ring.encrypt("text", "1"), "\udfff")
 
 
@@ -333,7 +333,7 @@ def test_authentic_bytes_that_are_no_text_are_refused() -> None:
     v1_cipher: AESGCM = master().v1_cipher("1")
     v1 = tokens.build_v1(bytes(12), v1_cipher.encrypt(bytes(12), b"\xff\xfe", None))
     for token in (v1, v2):
-        with pytest.raises(MalformedTokenError, match="authentic but .* not UTF-8"):
+        with pytest.raises(MalformedTokenError, match=r"authentic but .* not UTF-8"):
             RING.decrypt(token, "1")
 
 
