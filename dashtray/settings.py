@@ -5,6 +5,7 @@ During development `.env` stands in for the variables that are not set (see `das
 """
 
 from importlib.metadata import version
+from typing import Any
 
 import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
@@ -214,7 +215,7 @@ SPECTACULAR_SETTINGS = {
 
 # Connections and API keys
 
-CONNECTIONS = {
+CONNECTIONS: dict[str, Any] = {
     # Hosts, or host:port, that connections may reach although they are not public.
     "ALLOWED_HOSTS": env.list("CONNECTIONS_ALLOWED_HOSTS", []),
 }

@@ -118,7 +118,7 @@ class RawCiphertext(Ciphertext):
     __slots__ = ()
 
     @property
-    def _value(self) -> Any:  # type: ignore[override]
+    def _value(self) -> Any:
         # The frame that reads the attribute is two above: this, __get__, and it.
         asking = sys._getframe(2).f_globals.get("__name__", "")
         return self if asking.startswith("django.db.models.") else UNREAD

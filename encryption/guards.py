@@ -71,7 +71,7 @@ def check_update(source: "models.Field[Any, Any]", query: Any) -> None:
     """
     if _vouched.get():
         return
-    values = query.values  # type: ignore[attr-defined]
+    values = query.values
     written = {field.attname for field, _model, _value in values}
     table = source.model._meta.db_table
     needed: dict[tuple[str, str], str] = source._encrypted_by_this  # type: ignore[attr-defined]
