@@ -231,6 +231,11 @@ class AIKeyAdmin(AIKeyModelAdmin):
             return ()
         return ("provider", "user", "created_at", "updated_at")
 
+    def get_form(self, request: Any, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        form = super().get_form(request, obj, change, **kwargs)  # a class for this request
+        form.owner_id = request.user.pk
+        return form
+
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         own = obj is None or obj.user_id == request.user.pk
         return own and super().has_change_permission(request, obj)

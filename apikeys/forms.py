@@ -81,6 +81,8 @@ class RotationForm(forms.Form):
 
 
 class AIKeyForm(AIKeyModelForm):
+    owner_id: Any = None  # whose new key it is; the admin says so
+
     api_key = SecretField(label="Key", nullable=False)
 
     class Meta:
@@ -92,3 +94,9 @@ class AIKeyForm(AIKeyModelForm):
         if isinstance(api_key, str) and tokens.contains_key(api_key):
             raise ValidationError("This is a key to this site's API.", code="api_key")
         return api_key
+
+    def clean_provider(self) -> str:
+        provider: str = self.cleaned_data["provider"]
+        if AIKey.objects.filter(user=self.owner_id, provider=provider).exists():
+            raise ValidationError("You have a key to this provider: change that.", code="unique")
+        return provider
