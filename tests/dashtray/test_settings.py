@@ -56,3 +56,16 @@ def test_sqlite_waits_for_its_turn_to_write() -> None:
     )
     result = manage("shell", "--no-imports", "--command", code, **PRODUCTION)
     assert result.stdout == "(20000,)\nIMMEDIATE\n", result.stderr
+
+
+def test_a_web_process_sends_its_tasks_to_the_broker_of_the_settings() -> None:
+    code = "from celery import current_app; print(current_app.conf.broker_url)"
+    broker = "redis://127.0.0.1:6379/7"
+    result = manage("shell", "--no-imports", "-c", code, CELERY_BROKER_URL=broker, **PRODUCTION)
+    assert result.stdout == f"{broker}\n", result.stderr
+
+
+def test_celery_is_not_loaded_without_a_broker() -> None:
+    code = "import sys; print('celery' in sys.modules)"
+    result = manage("shell", "--no-imports", "-c", code, **PRODUCTION)
+    assert result.stdout == "False\n", result.stderr
