@@ -233,7 +233,7 @@ class AIKeyAdmin(AIKeyModelAdmin):
 
     def get_form(self, request: Any, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         form = super().get_form(request, obj, change, **kwargs)  # a class for this request
-        form.owner_id = request.user.pk
+        form.owner_id = request.user.pk  # type: ignore[attr-defined]
         return form
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
