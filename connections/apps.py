@@ -10,4 +10,4 @@ class ConnectionsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from connections import checks  # noqa: F401  # registers by being imported
+        from connections import checks, openapi  # noqa: F401  # register by being imported

@@ -77,15 +77,26 @@ class ConnectionForm(ConnectionModelForm):
         for name in self.changed_data:
             value = cleaned.get(name)
             if name.startswith(CONFIG):
-                self.config_changes[name.removeprefix(CONFIG)] = value or None
+                self._take_config(name, value)
             elif name.startswith(CREDENTIAL):
                 self.credential_changes[name.removeprefix(CREDENTIAL)] = value
+        if self.errors:
+            return cleaned
         try:
             self.new_config = self._check(self.integration)
         except InvalidChangeError as error:
             for path, text, code in error.problems:
                 self.add_error(self._field_at(path), ValidationError(text, code=code))
         return cleaned
+
+    def _take_config(self, name: str, typed: str) -> None:
+        short = name.removeprefix(CONFIG)
+        fields = self.integration.config_fields if self.integration else ()
+        (field,) = [one for one in fields if one.name == short]
+        try:
+            self.config_changes[short] = field.from_text(typed) if typed else None
+        except ValueError as error:
+            self.add_error(name, ValidationError(str(error), code="invalid"))
 
     def _check(self, integration: Integration) -> dict[str, Any]:
         if self.instance._state.adding:

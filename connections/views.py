@@ -9,7 +9,6 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema
 from rest_framework import mixins, status, viewsets
 from rest_framework.decorators import action
 from rest_framework.exceptions import NotFound
-from rest_framework.pagination import CursorPagination
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.throttling import BaseThrottle
@@ -29,6 +28,7 @@ from connections.serializers import (
 )
 from connections.throttling import UseThrottle
 from projects.errors import Conflict, FailedDependency, errors
+from projects.pagination import NewestFirstPagination, StrictCursorPagination
 from projects.parsers import StrictJSONParser
 from projects.permissions import Need, ProjectPermission, ProjectScoped, actor_of
 from projects.roles import Role
@@ -50,7 +50,10 @@ CREDENTIALS = (
 
 
 @extend_schema_view(
-    list=extend_schema(summary="The connections of a project"),
+    list=extend_schema(
+        summary="The connections of a project",
+        responses={200: ConnectionSerializer(many=True), **errors(400)},
+    ),
 )
 class ConnectionViewSet(ProjectScoped, mixins.ListModelMixin, viewsets.GenericViewSet[Connection]):
     queryset = Connection.objects.none()
@@ -58,6 +61,7 @@ class ConnectionViewSet(ProjectScoped, mixins.ListModelMixin, viewsets.GenericVi
     permission_classes = (ProjectPermission,)
     parser_classes = (StrictJSONParser,)
     filterset_class = ConnectionFilter
+    pagination_class = NewestFirstPagination
     lookup_url_kwarg = "connection_id"
     lookup_value_converter = "uuid"
     needs = {
@@ -203,14 +207,18 @@ def _outcome(outcome: sync.Outcome) -> Response:
     return Response(OutcomeSerializer(outcome).data)
 
 
-class MetricPagination(CursorPagination):
+class MetricPagination(StrictCursorPagination):
     ordering = ("-at", "-pk")
     page_size = 200
-    page_size_query_param = "page_size"
     max_page_size = 1000
 
 
-@extend_schema_view(list=extend_schema(summary="What a connection measured, newest first"))
+@extend_schema_view(
+    list=extend_schema(
+        summary="What a connection measured, newest first",
+        responses={200: MetricSerializer(many=True), **errors(400)},
+    )
+)
 class MetricViewSet(ProjectScoped, mixins.ListModelMixin, viewsets.GenericViewSet[Metric]):
     queryset = Metric.objects.none()
     serializer_class = MetricSerializer

@@ -10,7 +10,6 @@ from projects.roles import Role
 from projects.strict import StrictMixin
 
 User = get_user_model()
-GRANTABLE = [role for role in Role if role is not Role.OWNER]
 
 
 class ProjectSerializer(StrictMixin, serializers.ModelSerializer[Project]):
@@ -33,12 +32,19 @@ class MemberSerializer(StrictMixin, serializers.ModelSerializer[Membership]):
     user = serializers.SlugRelatedField(
         "username", queryset=User.objects.filter(is_active=True), help_text="The user name."
     )
-    role = serializers.ChoiceField(GRANTABLE)
+    role = serializers.ChoiceField(Role.choices)
 
     class Meta:
         model = Membership
         fields = ("id", "user", "role", "created_at")
         read_only_fields = ("id", "created_at")
+
+    def validate_role(self, role: str) -> str:
+        if role == Role.OWNER:
+            raise serializers.ValidationError(
+                "Nobody but the project's owner has this role.", code="not_grantable"
+            )
+        return role
 
     def validate_user(self, user: Any) -> Any:
         if self.instance is not None:

@@ -10,6 +10,7 @@ from rest_framework.serializers import BaseSerializer
 
 from projects.errors import Conflict, errors
 from projects.models import Membership, Project
+from projects.pagination import NewestFirstPagination
 from projects.parsers import StrictJSONParser
 from projects.permissions import (
     ApiCredential,
@@ -26,7 +27,10 @@ READ = Need(Role.VIEWER, "projects:read")
 
 
 @extend_schema_view(
-    list=extend_schema(summary="The projects you belong to"),
+    list=extend_schema(
+        summary="The projects you belong to",
+        responses={200: ProjectSerializer(many=True), **errors(400)},
+    ),
     create=extend_schema(
         summary="Create a project; you become its owner",
         responses={201: ProjectSerializer, **errors(400)},
@@ -41,6 +45,7 @@ class ProjectViewSet(ProjectScoped, viewsets.ModelViewSet[Project]):
     queryset = Project.objects.none()
     serializer_class = ProjectSerializer
     parser_classes = (StrictJSONParser,)
+    pagination_class = NewestFirstPagination
     http_method_names = METHODS
     permission_classes = (ProjectPermission,)
     lookup_url_kwarg = "project_id"
@@ -66,7 +71,10 @@ class ProjectViewSet(ProjectScoped, viewsets.ModelViewSet[Project]):
 
 
 @extend_schema_view(
-    list=extend_schema(summary="The members of a project"),
+    list=extend_schema(
+        summary="The members of a project",
+        responses={200: MemberSerializer(many=True), **errors(400)},
+    ),
     create=extend_schema(summary="Add a member", responses={201: MemberSerializer, **errors(400)}),
     retrieve=extend_schema(summary="Read a membership"),
     partial_update=extend_schema(
@@ -83,6 +91,7 @@ class MemberViewSet(
     serializer_class = MemberSerializer
     permission_classes = (ProjectPermission,)
     parser_classes = (StrictJSONParser,)
+    pagination_class = NewestFirstPagination
     http_method_names = METHODS
     lookup_url_kwarg = "member_id"
     lookup_value_converter = "int"

@@ -6,7 +6,7 @@ a message for them. The message never repeats the value.
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from connections.outgoing import RefusedDestinationError, check_url
@@ -71,24 +71,22 @@ def url(value: Any) -> str:
 
 
 def names(value: Any) -> list[str]:
-    """A list of names, or a text of them with commas or spaces between; each once, in order."""
-    if isinstance(value, str):
-        value = re.split(r"[,\s]+", value.strip())
+    """A list of names; each is kept once, in order."""
     if not isinstance(value, list):
         raise ValueError("Enter a list of names.")
-    found = list(dict.fromkeys(text(name) for name in value if name != ""))
+    found = list(dict.fromkeys(text(name) for name in value))
     if len(found) > MOST_NAMES:
         raise ValueError(f"Enter at most {MOST_NAMES} names.")
     return found
 
 
+def split_names(value: str) -> list[str]:
+    """The names in a line that has commas or spaces between them."""
+    return [name for name in re.split(r"[,\s]+", value) if name]
+
+
 def named_texts(value: Any) -> dict[str, str]:
-    """A mapping of names to texts, or lines of ``name = text``."""
-    if isinstance(value, str):
-        pairs = [line.partition("=") for line in value.splitlines() if line.strip()]
-        if not all(equals for _, equals, _ in pairs):
-            raise ValueError("Enter lines of: name = text.")
-        value = {name.strip(): content for name, _, content in pairs}
+    """A mapping of names to texts."""
     if not isinstance(value, Mapping) or len(value) > MOST_NAMES:
         raise ValueError(f"Enter up to {MOST_NAMES} names, each with a text.")
     if not all(isinstance(name, str) and METRIC_NAME.fullmatch(name) for name in value):
@@ -98,6 +96,25 @@ def named_texts(value: Any) -> dict[str, str]:
     return {name: text(content) for name, content in value.items()}
 
 
+def split_named_texts(value: str) -> dict[str, str]:
+    """The mapping that lines of ``name = text`` make."""
+    pairs = [line.partition("=") for line in value.splitlines() if line.strip()]
+    if not all(equals for _, equals, _ in pairs):
+        raise ValueError("Enter lines of: name = text.")
+    return {name.strip(): content for name, _, content in pairs}
+
+
+LINE: Final = {"type": "string", "minLength": 1, "maxLength": LONGEST_TEXT, "pattern": r"^[!-~]+$"}
+URL: Final = {"type": "string", "format": "uri", "pattern": r"^https?://[a-z0-9]+(\.[a-z0-9]+)*/?$"}
+NAMES: Final = {"type": "array", "items": LINE, "maxItems": MOST_NAMES}
+NAMED_TEXTS: Final = {
+    "type": "object",
+    "additionalProperties": LINE,
+    "propertyNames": {"pattern": f"^{METRIC_NAME.pattern}$"},
+    "maxProperties": MOST_NAMES,
+}
+
+
 @dataclass(frozen=True)
 class ConfigField:
     """A setting of a connection that everybody who may read the connection sees.
@@ -105,7 +122,9 @@ class ConfigField:
     Args:
         name: its key in ``config``.
         label, help_text: for people.
-        clean: turns input into what is stored.
+        clean: turns a JSON value into what is stored.
+        from_text: turns what is typed into a form into such a JSON value.
+        schema: of the JSON value, in OpenAPI 3.1; it says what is meant, and ``clean`` decides.
         required: whether a connection has to have it.
         default: what stands in for it where it is missing; not stored.
         destination: whether it says where the credentials are sent.
@@ -115,6 +134,8 @@ class ConfigField:
     name: str
     label: str
     clean: Callable[[Any], Any] = text
+    from_text: Callable[[str], Any] = str
+    schema: Mapping[str, Any] = field(default_factory=lambda: LINE)
     help_text: str = ""
     required: bool = False
     default: Any = None

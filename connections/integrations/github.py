@@ -22,12 +22,22 @@ from connections.integrations.base import (
     Metric,
     Sample,
 )
-from connections.integrations.fields import ConfigField, CredentialField, names, text, url
+from connections.integrations.fields import (
+    NAMES,
+    URL,
+    ConfigField,
+    CredentialField,
+    names,
+    split_names,
+    text,
+    url,
+)
 from connections.integrations.http import Api, PassingError, retry_after
 
 #: Of the metrics that a repository's own document holds, its keys there.
 COUNTS = {"stars": "stargazers_count", "forks": "forks_count", "open_issues": "open_issues_count"}
 NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
+OWN_NAME = {"type": "string", "pattern": f"^{NAME.pattern}$"}
 MOST_PAGES = 100
 
 
@@ -47,12 +57,20 @@ class GitHub(Integration):
     title = "GitHub"
     config_fields = (
         ConfigField(
-            "owner", "Owner", _name, "A user or an organisation.", required=True, legacy="owner"
+            "owner",
+            "Owner",
+            _name,
+            schema=OWN_NAME,
+            help_text="A user or an organisation.",
+            required=True,
+            legacy="owner",
         ),
         ConfigField(
             "repositories",
             "Repositories",
             _names,
+            split_names,
+            {**NAMES, "items": OWN_NAME},
             "Names without the owner, with spaces or commas between them; none for all of them.",
             default=(),
             legacy="repos",
@@ -61,7 +79,8 @@ class GitHub(Integration):
             "api_url",
             "API URL",
             url,
-            "For GitHub Enterprise Server: https://HOST/api/v3.",
+            schema=URL,
+            help_text="For GitHub Enterprise Server: https://HOST/api/v3.",
             default="https://api.github.com",
             destination=True,
         ),

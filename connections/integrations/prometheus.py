@@ -19,7 +19,15 @@ from connections.integrations.base import (
     IntegrationError,
     Sample,
 )
-from connections.integrations.fields import ConfigField, CredentialField, named_texts, url
+from connections.integrations.fields import (
+    NAMED_TEXTS,
+    URL,
+    ConfigField,
+    CredentialField,
+    named_texts,
+    split_named_texts,
+    url,
+)
 from connections.integrations.http import Api
 
 SMALLEST_STEP = 60
@@ -35,7 +43,8 @@ class Prometheus(Integration):
             "base_url",
             "URL",
             url,
-            "Of the server, without /api/v1.",
+            schema=URL,
+            help_text="Of the server, without /api/v1.",
             required=True,
             destination=True,
         ),
@@ -43,6 +52,8 @@ class Prometheus(Integration):
             "queries",
             "Queries",
             named_texts,
+            split_named_texts,
+            NAMED_TEXTS,
             "Lines of: name = query. Each name becomes a metric: up = sum(up)",
             default={},
         ),

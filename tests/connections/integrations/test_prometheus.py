@@ -12,7 +12,7 @@ import pytest
 from werkzeug import Response
 
 from connections.integrations.base import IntegrationError
-from connections.integrations.fields import named_texts
+from connections.integrations.fields import named_texts, split_named_texts
 from connections.integrations.prometheus import Prometheus, grid
 from tests.connections.factories import CANARY
 
@@ -186,7 +186,7 @@ def test_the_grid_is_the_same_for_a_range_that_is_fetched_again():
 
 
 @pytest.mark.parametrize(
-    "value", ["up", "Up = 1", {"a b": "1"}, {"a": 1}, ["a"], {"": "x"}, "a = ", 5]
+    "value", ["up = 1", {"Up": "1"}, {"a b": "1"}, {"a": 1}, ["a"], {"": "x"}, {"a": " "}, 5]
 )
 def test_queries_that_are_none_are_refused(value):
     with pytest.raises(ValueError, match=r"\w"):
@@ -194,4 +194,7 @@ def test_queries_that_are_none_are_refused(value):
 
 
 def test_lines_are_queries():
-    assert named_texts("up = sum(up)\n\nload=a == b\n") == {"up": "sum(up)", "load": "a == b"}
+    typed = "up = sum(up)\n\nload=a == b\n"
+    assert named_texts(split_named_texts(typed)) == {"up": "sum(up)", "load": "a == b"}
+    with pytest.raises(ValueError, match="lines"):
+        split_named_texts("up")
