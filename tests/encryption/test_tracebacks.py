@@ -101,7 +101,9 @@ def test_bytes_that_are_no_text(note: Note, tenant: Tenant, hidden: Hidden) -> N
     key = master.tenant_key(str(tenant.pk))
     iv = bytes(12)
     data = hidden.text.encode() + b"\xff"
-    sealed = key.cipher.encrypt(iv, data, master.aad_head("fieldapp.note.secret"))
+    sealed = key.cipher.encrypt(
+        iv, data, tokens.associated_data(master.key_id, "fieldapp.note.secret")
+    )
     store(note, "secret", tokens.build_v2(master.prefix, key.commitment + iv + sealed))
     read = Note.objects.get()
     pages = _pages(lambda: read.secret, DecryptionError)
