@@ -99,6 +99,9 @@ _READ_ONLY = {
 
 def is_read_only(connection: BaseDatabaseWrapper) -> bool:
     """Say whether a database is a replica or for another reason takes no writes."""
+    name = str(connection.settings_dict.get("NAME", ""))
+    if name.startswith("file:") and ("mode=ro" in name or "immutable=1" in name):
+        return True  # an SQLite file says so in no other way
     question = _READ_ONLY.get(connection.vendor)
     if question is None:
         return False

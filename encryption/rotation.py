@@ -19,24 +19,27 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from django.db import OperationalError, connections, transaction
 
-from encryption.binding import Layout, Values, layout_of_class
 from encryption.conf import get_keyring
 from encryption.core import tokens
-from encryption.core.errors import DecryptionError, EncryptionError
+from encryption.core.errors import DecryptionError, EncryptionError, MalformedTokenError
 from encryption.core.keyring import Keyring
+from encryption.pages import Row, Table
 from encryption.registry import EncryptedColumn
-from encryption.status import head_sql
 from encryption.swaps import swap
 
 DEFAULT_BATCH_SIZE: Final = 1_000
+#: How many failures of a column are told one by one; the counts are always whole.
+MOST_FAILURES_KEPT: Final = 1_000
 #: How often a page is tried again that the database refused (a deadlock, a locked SQLite file).
 _ATTEMPTS: Final = 8
 #: A run goes over a column again for rows that were written under an old key behind its back.
 _MOST_PASSES: Final = 5
+#: With more failures than this there is no further pass; somebody has to act first.
+_MOST_FAILED: Final = 10_000
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ class ColumnReport:
         examined: rows decrypted.
         rotated: rows written (or, in a dry run, that would be).
         changed: rows that somebody else wrote meanwhile; theirs stands.
-        failures: rows that cannot be decrypted.
+        failed: rows that cannot be decrypted.
+        failures: the first :data:`MOST_FAILURES_KEPT` of them.
         from_keys: how many rotated rows were under which key id, or "v1" or "plaintext".
     """
 
@@ -66,6 +70,7 @@ class ColumnReport:
     examined: int = 0
     rotated: int = 0
     changed: int = 0
+    failed: int = 0
     failures: list[Failure] = field(default_factory=list)
     from_keys: dict[str, int] = field(default_factory=dict)
     stopped: bool = False
@@ -79,7 +84,8 @@ class Options:
         batch_size: rows of a page, and of a transaction.
         dry_run: decrypt every row, also the current ones; write nothing.
         rate_limit: rows per second at most; ``None`` for no limit.
-        first, last: inclusive bounds of the primary key, for runs that share a table.
+        after: exclusive lower bound of the primary key, for runs that share a table.
+        upto: inclusive upper bound of it.
         on_page: called after each page with the report so far.
         should_stop: asked after each page.
     """
@@ -87,19 +93,20 @@ class Options:
     batch_size: int = DEFAULT_BATCH_SIZE
     dry_run: bool = False
     rate_limit: float | None = None
-    first: Any = None
-    last: Any = None
+    after: Any = None
+    upto: Any = None
     on_page: Callable[[ColumnReport], None] = lambda report: None
     should_stop: Callable[[], bool] = lambda: False
 
 
-@dataclass(frozen=True)
-class Row:
-    """One stored value as a page reads it."""
+class Change(NamedTuple):
+    """A row, what it says, and the token that will say so from now on."""
 
-    pk: Any
+    row: Row
+    text: str
     token: str
-    sources: Values
+    salt: str
+    bound: list[str | None]
 
 
 class Rotation:
@@ -123,7 +130,8 @@ class Rotation:
             write_format=self.keyring.write_format,
             read_formats=self.keyring.read_formats,
         )
-        self.layout: Layout = layout_of_class(column.model)
+        self.table = Table(column, database, self.options.after, self.options.upto)
+        self.layout = self.table.layout
         self.report = ColumnReport(column.label, database)
         self._failed: set[Any] = set()
         self._started = time.monotonic()
@@ -146,83 +154,50 @@ class Rotation:
                 self._wait()
             if self.report.rotated + self.report.changed == before:
                 break
+            if len(self._failed) >= _MOST_FAILED:
+                break
         return self.report
 
-    # -- reading ------------------------------------------------------------------------------
-
     def _pages(self) -> Iterator[list[Row]]:
-        names = ("pk", self.field.attname, *self.layout.attnames)
-        after: Any = None
         size = self.options.batch_size
         if self.options.rate_limit is not None:
             size = max(1, min(size, int(self.options.rate_limit)))
-        while True:
-            rows = self._stale_rows()
-            if after is not None:
-                rows = rows.filter(pk__gt=after)
-            page = [
-                Row(pk, secret.token, tuple(sources))
-                for pk, secret, *sources in rows.values_list(*names)[:size]
-            ]
-            if page:
-                after = page[-1].pk
-                yield [row for row in page if row.pk not in self._failed]
-            if len(page) < size:
-                return
-
-    def _stale_rows(self) -> Any:
-        """The rows to look at, by primary key: an index scan from the last page's end."""
-        rows = self.column.model._base_manager.using(self.database).order_by("pk")
-        if self.options.first is not None:
-            rows = rows.filter(pk__gte=self.options.first)
-        if self.options.last is not None:
-            rows = rows.filter(pk__lte=self.options.last)
-        rows = rows.filter(**{f"{self.field.name}__isnull": False})
-        if self.options.dry_run or self.keyring.write_format == tokens.V1:
-            return rows  # only decrypting tells which key a v1 token is under
-        quote = connections[self.database].ops.quote_name
-        name = f"{quote(self.column.model._meta.db_table)}.{quote(self.column.name)}"
-        # Only what SQL can see: the key id. It is no secret, and not the user's input either.
-        return rows.extra(  # noqa: S610
-            where=[f"{head_sql(name)} <> %s"], params=[self.keyring.primary.key_id]
-        )
+        rows = self.table.rows() if self.options.dry_run else self.table.stale(self.keyring)
+        for page in self.table.pages(rows, size):
+            yield [row for row in page if row.pk not in self._failed] if self._failed else page
 
     # -- one page -----------------------------------------------------------------------------
 
     def _rotate(self, page: Sequence[Row]) -> None:
         self._derive_ahead(page)
-        plain: dict[Any, str] = {}
-        swaps: list[tuple[Row, str]] = []
+        changes = []
         for row in page:
-            self.report.examined += 1
             try:
-                text, new = self._reencrypted(row)
+                change = self._change_of(row)
             except EncryptionError as error:
                 self._fail(row, error)
-                continue
-            if new is None:
-                continue
-            plain[row.pk] = text
-            swaps.append((row, new))
-        if not swaps:
-            return
-        if self.options.dry_run:
-            self._count(swaps)
-            return
-        self._count(self._written(swaps, plain))
+            else:
+                if change is not None:
+                    changes.append(change)
+        self.report.examined += len(page)
+        if changes:
+            self._count(changes if self.options.dry_run else self._written(changes))
 
-    def _reencrypted(self, row: Row) -> tuple[str, str | None]:
-        """Return the plaintext and its new token; ``None`` for a row that is current already."""
-        field_, layout = self.field, self.layout
-        salt, bound = layout.salt(field_, row.sources), layout.bound(field_, row.sources)
-        plain = field_.allow_plaintext and field_.is_plaintext(row.token, salt)
-        if not plain and self._is_current(row.token, salt, bound):
-            return "", None
-        text = row.token if plain else self._decrypt(self.keyring, row.token, salt, bound)
-        return text, self.keyring.encrypt(text, salt, field_.aad_context, bound)
-
-    def _decrypt(self, keyring: Keyring, token: str, salt: str, bound: Sequence[str | None]) -> str:
-        return keyring.decrypt(token, salt, self.field.aad_context, bound)
+    def _change_of(self, row: Row) -> Change | None:
+        """Decrypt a row and encrypt it anew; ``None`` if it is current already."""
+        field_, token = self.field, row.token
+        salt = self.layout.salt(field_, row.sources)
+        bound = self.layout.bound(field_, row.sources)
+        if type(token) is not str:
+            raise MalformedTokenError("The column holds no text. Write a new value.")
+        if field_.allow_plaintext and field_.is_plaintext(token, salt):
+            text = token
+        elif self._is_current(token, salt, bound):
+            return None
+        else:
+            text = self.keyring.decrypt(token, salt, field_.aad_context, bound)
+        new = self.keyring.encrypt(text, salt, field_.aad_context, bound)
+        return Change(row, text, new, salt, bound)
 
     def _is_current(self, token: str, salt: str, bound: Sequence[str | None]) -> bool:
         """Say whether a token is under the primary key and in the write format (and readable)."""
@@ -230,22 +205,20 @@ class Rotation:
         if self.keyring.write_format == tokens.V2:
             if key_id != self.keyring.primary.key_id:
                 return False
-            self._decrypt(self.keyring, token, salt, bound)  # a dry run looks at these too
+            self.keyring.decrypt(token, salt, self.field.aad_context, bound)
             return True
         if key_id is not None:
             return False
         try:
-            self._decrypt(self.primary_only, token, salt, bound)
+            self.primary_only.decrypt(token, salt)
         except DecryptionError:
             return False
         return True
 
-    def _written(
-        self, swaps: list[tuple[Row, str]], plain: dict[Any, str]
-    ) -> list[tuple[Row, str]]:
+    def _written(self, changes: list[Change]) -> list[Change]:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return self._write(swaps, plain)
+                return self._write(changes)
             except OperationalError:
                 # A deadlock with another rotation, or a locked file: the page was rolled back.
                 if attempt == _ATTEMPTS or connections[self.database].in_atomic_block:
@@ -253,41 +226,42 @@ class Rotation:
                 time.sleep(0.05 * 2**attempt)
         raise AssertionError("unreachable")
 
-    def _write(self, swaps: list[tuple[Row, str]], plain: dict[Any, str]) -> list[tuple[Row, str]]:
+    def _write(self, changes: list[Change]) -> list[Change]:
         """Swap a page, read it back, and return what was written."""
         connection = connections[self.database]
-        prepare = self.column.model._meta.pk.get_db_prep_value
+        written, moved = [], []
         with transaction.atomic(using=self.database):
-            swap(
-                connection,
-                self.column,
-                [(prepare(row.pk, connection), row.token, new) for row, new in swaps],
-            )
-            rows = self.column.model._base_manager.using(self.database)
-            names = (self.field.attname, *self.layout.attnames)
-            stored = {
-                pk: (secret.token if secret else None, tuple(sources))
-                for pk, secret, *sources in rows.filter(
-                    pk__in=[row.pk for row, _ in swaps]
-                ).values_list("pk", *names)
-            }
-            written = []
-            for row, new in swaps:
-                token, sources = stored.get(row.pk, (None, ()))
-                if token == new:
-                    self._verify(row, token, sources, plain[row.pk])
-                    written.append((row, new))
-        self.report.changed += len(swaps) - len(written)
+            swap(connection, self.column, [(c.row.pk, c.row.token, c.token) for c in changes])
+            stored = self.table.reread([change.row.pk for change in changes])
+            for change in changes:
+                now = stored.get(change.row.pk)
+                if now is None or now.token != change.token:
+                    continue
+                if now.sources == change.row.sources:
+                    self._verify(change)
+                    written.append(change)
+                else:
+                    moved.append(change)
+            if moved:
+                # A v1 token is bound to its tenant alone, so somebody could change the host of
+                # the row and keep the token. The new one is for the old host: take it back, and
+                # leave the row to the next pass.
+                swap(connection, self.column, [(c.row.pk, c.token, c.row.token) for c in moved])
+        self.report.changed += len(changes) - len(written)
         return written
 
-    def _verify(self, row: Row, token: str, sources: Values, text: str) -> None:
+    def _verify(self, change: Change) -> None:
         """Decrypt what stands in the database now with the primary key alone."""
-        salt, bound = self.layout.salt(self.field, sources), self.layout.bound(self.field, sources)
-        same = self._decrypt(self.primary_only, token, salt, bound) == text
-        del text  # a traceback page shows the locals of this frame
+        context = self.field.aad_context
+        same = (
+            self.primary_only.decrypt(change.token, change.salt, context, change.bound)
+            == change.text
+        )
         if not same:
+            pk = change.row.pk
+            del change  # a traceback page shows the locals of this frame
             raise EncryptionError(
-                f"{self.column.label} (pk={row.pk}) read back another value than was written. "
+                f"{self.column.label} (pk={pk}) read back another value than was written. "
                 "The page was rolled back and the old values stand."
             )
 
@@ -297,7 +271,7 @@ class Rotation:
         """Derive the keys of v1 tokens on all cores: PBKDF2 does not hold the interpreter lock."""
         sample: dict[str, str] = {}
         for row in page:
-            if tokens.key_id_of(row.token) is None:
+            if type(row.token) is str and not row.token.startswith("v2:"):
                 try:
                     sample.setdefault(self.layout.salt(self.field, row.sources), row.token)
                 except EncryptionError:
@@ -313,19 +287,21 @@ class Rotation:
             pass
 
     def _fail(self, row: Row, error: EncryptionError) -> None:
-        if row.pk in self._failed:
-            return
-        self._failed.add(row.pk)
-        reason = f"{type(error).__name__}: {error}"
-        self.report.failures.append(Failure(self.column.label, self.database, str(row.pk), reason))
-
-    def _count(self, swaps: Sequence[tuple[Row, str]]) -> None:
-        for row, _ in swaps:
-            name = tokens.key_id_of(row.token) or (
-                "plaintext" if self.field.allow_plaintext else tokens.V1
+        self.report.failed += 1
+        if len(self._failed) < _MOST_FAILED:
+            self._failed.add(row.pk)
+        if len(self.report.failures) < MOST_FAILURES_KEPT:
+            reason = f"{type(error).__name__}: {error}"
+            self.report.failures.append(
+                Failure(self.column.label, self.database, str(row.pk), reason)
             )
+
+    def _count(self, changes: Sequence[Change]) -> None:
+        nameless = "plaintext" if self.field.allow_plaintext else tokens.V1
+        for change in changes:
+            name = tokens.key_id_of(change.row.token) or nameless
             self.report.from_keys[name] = self.report.from_keys.get(name, 0) + 1
-        self.report.rotated += len(swaps)
+        self.report.rotated += len(changes)
 
     def _wait(self) -> None:
         if self.options.rate_limit is not None:

@@ -3,20 +3,22 @@
 import getpass
 import os
 import socket
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from typing import Final
 
+from django.db import DatabaseError
 from django.utils import timezone
 
 from encryption.conf import get_keyring
 from encryption.models import RotationRun
 from encryption.registry import EncryptedColumn, databases_of, encrypted_columns
-from encryption.rotation import ColumnReport, Options, Rotation
+from encryption.rotation import MOST_FAILURES_KEPT, ColumnReport, Options, Rotation
 from encryption.status import ColumnStatus, column_status
 
-#: What a record keeps of failures; the counts are always whole.
-MOST_FAILURES_KEPT: Final = 1_000
+#: How often the record is written while a run goes on.
+_SECONDS_BETWEEN_RECORDS: Final = 1.0
 
 Place = tuple[EncryptedColumn, str]
 
@@ -52,6 +54,7 @@ class Run:
         options: as for one column.
         started_by: who or what started it, for the record.
         on_page: called after each page with the report of its column.
+        record: one that was made before, for a part of a run; else a new one is made.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Run:
         options: Options,
         started_by: str,
         on_page: Callable[[ColumnReport], None] = lambda report: None,
+        record: RotationRun | None = None,
     ) -> None:
         self.chosen = list(chosen)
         self.keyring = get_keyring()
@@ -67,26 +71,48 @@ class Run:
         self.left: list[ColumnStatus] = []
         self._on_page = on_page
         self._options = replace(options, on_page=self._after_page)
-        self.record = RotationRun.objects.create(
-            started_by=started_by,
-            dry_run=options.dry_run,
-            to_key_id=self.keyring.primary.key_id,
-            write_format=self.keyring.write_format,
-        )
+        self._recorded = time.monotonic()
+        self.record = record or RotationRun()
+        self.record.started_by = started_by
+        self.record.dry_run = options.dry_run
+        self.record.to_key_id = self.keyring.primary.key_id
+        self.record.write_format = self.keyring.write_format
+        self.record.status = RotationRun.Status.RUNNING
+        self.record.save()
 
     def execute(self) -> RotationRun:
-        """Rotate, count what is left, and return the finished record."""
-        for column, alias in self.chosen:
-            rotation = Rotation(column, alias, self._options, self.keyring)
-            self.reports.append(rotation.report)
-            rotation.run()
-            if rotation.report.stopped:
-                break
-        self.left = [column_status(column, alias, self.keyring) for column, alias in self.chosen]
+        """Rotate, count what is left, and return the finished record.
+
+        Raises:
+            EncryptionError, DatabaseError: see :meth:`Rotation.run`; the record says so.
+        """
+        try:
+            for column, alias in self.chosen:
+                rotation = Rotation(column, alias, self._options, self.keyring)
+                self.reports.append(rotation.report)
+                rotation.run()
+                if rotation.report.stopped:
+                    break
+            self.left = [
+                column_status(column, alias, self.keyring) for column, alias in self.chosen
+            ]
+        except BaseException as error:
+            self._broke_off(error)
+            raise
         self.record.status = self._outcome()
         self.record.finished_at = timezone.now()
         self._save()
         return self.record
+
+    def _broke_off(self, error: BaseException) -> None:
+        """Record that this run ended in the middle, by which error (a database's message may
+        quote values, so not what it says)."""
+        self.record.status = RotationRun.Status.FAILED
+        self.record.finished_at = timezone.now()
+        try:
+            self._save(type(error).__name__)
+        except DatabaseError:  # what ended the run may be the database itself
+            pass
 
     @property
     def stopped(self) -> bool:
@@ -96,7 +122,7 @@ class Run:
     @property
     def failed(self) -> int:
         """Rows that cannot be decrypted."""
-        return sum(len(report.failures) for report in self.reports)
+        return sum(report.failed for report in self.reports)
 
     @property
     def stale(self) -> int:
@@ -111,10 +137,12 @@ class Run:
         return RotationRun.Status.DONE
 
     def _after_page(self, report: ColumnReport) -> None:
-        self._save()
+        if time.monotonic() - self._recorded >= _SECONDS_BETWEEN_RECORDS:
+            self._save()
+            self._recorded = time.monotonic()
         self._on_page(report)
 
-    def _save(self) -> None:
+    def _save(self, error: str = "") -> None:
         """Bring the record up to date: counts and reasons, no token and no secret."""
         failures = [asdict(failure) for report in self.reports for failure in report.failures]
         self.record.failures = failures[:MOST_FAILURES_KEPT]
@@ -125,9 +153,11 @@ class Run:
                 "examined": report.examined,
                 "rotated": report.rotated,
                 "changed_meanwhile": report.changed,
-                "failed": len(report.failures),
+                "failed": report.failed,
             }
             for report in self.reports
         ]
+        if error and self.record.columns:
+            self.record.columns[-1]["error"] = error
         self.record.from_key_ids = sorted({key for one in self.reports for key in one.from_keys})
         self.record.save()

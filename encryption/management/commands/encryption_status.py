@@ -48,7 +48,7 @@ class Command(BaseCommand):
             else []
         )
         stale = sum(one.stale for one in found)
-        failed = sum(len(report.failures) for report in verified)
+        failed = sum(report.failed for report in verified)
         if options["json"]:
             result = {
                 "primary": keyring.primary.key_id,
@@ -85,7 +85,7 @@ class Command(BaseCommand):
         for report in verified:
             self.stdout.write(
                 f"{report.label} [{report.database}]: {report.examined} decrypted, "
-                f"{len(report.failures)} failed"
+                f"{report.failed} failed"
             )
             for failure in report.failures:
                 self.stderr.write(f"  pk={failure.pk}: {failure.reason}")

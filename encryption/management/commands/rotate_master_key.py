@@ -79,10 +79,12 @@ class Command(BaseCommand):
         for report in run.reports:
             self.stdout.write(
                 f"{report.label} [{report.database}]: {report.rotated} {verb}, "
-                f"{report.changed} changed meanwhile, {len(report.failures)} failed"
+                f"{report.changed} changed meanwhile, {report.failed} failed"
             )
             for failure in report.failures:
-                self.stderr.write(f"  pk={failure.pk}: {failure.reason}")
+                self.stderr.write(f"  {report.label} pk={failure.pk}: {failure.reason}")
+            if report.failed > len(report.failures):
+                self.stderr.write(f"  and {report.failed - len(report.failures)} more")
         if run.stopped:
             self.stdout.write("Stopped after the current page. Run it again to go on from there.")
         if run.stale and not run.record.dry_run:
