@@ -77,7 +77,7 @@ class ConnectionForm(ConnectionModelForm):
         for name in self.changed_data:
             value = cleaned.get(name)
             if name.startswith(CONFIG):
-                self._take_config(name, value)
+                self._take_config(name, value or "")
             elif name.startswith(CREDENTIAL):
                 self.credential_changes[name.removeprefix(CREDENTIAL)] = value
         if self.errors:

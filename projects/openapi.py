@@ -5,7 +5,7 @@ from typing import Any
 from drf_spectacular.extensions import OpenApiSerializerExtension
 
 
-class StrictExtension(OpenApiSerializerExtension):
+class StrictExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
     """Serializers that refuse unknown fields say so of what is sent to them."""
 
     target_class = "projects.strict.StrictMixin"
