@@ -1,7 +1,9 @@
 """What SQL may do with an encrypted column: read it, and compare it with NULL."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 
 from django.core.exceptions import FieldError
 from django.db import models
@@ -94,8 +96,13 @@ class EncryptedCol(Col):
         return super().as_sql(compiler, connection)
 
 
+_PLAIN: Final = frozenset({int, str, bool, float, UUID, datetime})
+
+
 def _compares(node: Any, within: bool) -> bool:
     """Say whether an encrypted column stands below a comparison or an ordering."""
+    if isinstance(node, Lookup) and type(node.lhs) is Col and type(node.rhs) in _PLAIN:
+        return False  # what most queries consist of: a column and a value
     if isinstance(node, EncryptedCol):
         return within
     if isinstance(node, (EncryptedIsNull, Count)):
