@@ -78,7 +78,7 @@ class ConnectionAdmin(RevealMixin, UseMixin, ProjectScopedAdmin):
     def health(self, connection: Connection) -> str:
         return format_html(
             '<meter min="0" max="100" low="50" high="75" optimum="100" value="{0}" '
-            'title="{0}">{0}</meter> {1}',
+            'title="{0}">{0}</meter> {0} {1}',
             connection.health_score,
             connection.last_error,
         )
