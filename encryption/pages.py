@@ -82,8 +82,13 @@ class Table:
                 return
 
     def reread(self, pks: Sequence[Any]) -> dict[Any, Row]:
-        """Read some rows again, whatever they hold now."""
+        """Read some rows again, whatever they hold now.
+
+        Args:
+            pks: in the order of the primary key.
+        """
         rows = self.column.model._base_manager.using(self.database).filter(pk__in=pks)
+        rows = rows.filter(pk__gte=pks[0], pk__lte=pks[-1])
         return {row.pk: row for row in self._read(rows, None)}
 
     def _read(self, rows: "QuerySet[Any]", size: int | None) -> list[Row]:

@@ -29,7 +29,7 @@ from encryption.core.errors import DecryptionError, EncryptionError, MalformedTo
 from encryption.core.keyring import Keyring
 from encryption.pages import Row, Table
 from encryption.registry import EncryptedColumn
-from encryption.swaps import swap
+from encryption.swaps import go_by_index, swap
 
 DEFAULT_BATCH_SIZE: Final = 1_000
 #: How many failures of a column are told one by one; the counts are always whole.
@@ -231,6 +231,7 @@ class Rotation:
         connection = connections[self.database]
         written, moved = [], []
         with transaction.atomic(using=self.database):
+            go_by_index(connection)
             swap(connection, self.column, [(c.row.pk, c.row.token, c.token) for c in changes])
             stored = self.table.reread([change.row.pk for change in changes])
             for change in changes:

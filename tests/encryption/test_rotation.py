@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from django.db import connection, models
+from django.db import connection, models, transaction
 from django.db.models.signals import post_save, pre_save
 from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
@@ -17,7 +17,7 @@ from encryption.fields import EncryptedTextField
 from encryption.registry import EncryptedColumn, encrypted_columns
 from encryption.rotation import ColumnReport, Options, Rotation
 from encryption.status import column_status
-from encryption.swaps import swap
+from encryption.swaps import go_by_index, swap
 from tests.encryption.database import store, stored, tables
 from tests.fieldapp.factories import NoteFactory, SecretChildFactory, TenantFactory, VaultFactory
 from tests.fieldapp.models import Adopted, Note, SecretChild, Tenant, Vault
@@ -529,20 +529,23 @@ def test_every_query_goes_by_the_primary_key(transactional_db: None, use: Use, l
         cursor.execute(f"UPDATE {table} SET secret = %s WHERE secret IS NULL", [token])
         cursor.execute(f"ANALYZE {'TABLE' if connection.vendor == 'mysql' else ''} {table}")
     use(NEW, OLD)
-    with CaptureQueriesContext(connection) as queries:
+    with transaction.atomic(), CaptureQueriesContext(connection) as queries:
         pages = Rotation(column_of(label), "default").table
         rows = pages.stale(conf.get_keyring())
         page = next(pages.pages(rows, 1_000))
         next(pages.pages(rows.filter(pk__gt=page[-1].pk), 1_000))
+        go_by_index(connection)
         swap(connection, column_of(label), [(row.pk, row.token, row.token + "A") for row in page])
         pages.reread([row.pk for row in page])
     asked = [one["sql"] for one in queries if one["sql"].startswith(("SELECT", "UPDATE"))]
     assert {sql.split()[0] for sql in asked} == {"SELECT", "UPDATE"}
     for sql in asked:
-        plan = explained(sql)
-        assert "Seq Scan on fieldapp" not in plan, plan
+        with transaction.atomic():
+            if "ANY" in sql or " IN (" in sql:
+                go_by_index(connection)
+            plan = explained(sql)
+        assert "Seq Scan on fieldapp" not in plan, plan[:1_000]
         if connection.vendor == "mysql":
             (line,) = [line for line in plan.splitlines() if f"'{table}'" in line]
-            assert any(f"'{kind}', 'PRIMARY', 'PRIMARY'" in line for kind in ("range", "eq_ref")), (
-                plan
-            )
+            kind, _, key = line.split(f"'{table}', ")[1].split(", ")[:3]
+            assert (kind in {"'index'", "'range'", "'eq_ref'"}, key) == (True, "'PRIMARY'"), line
