@@ -1,0 +1,268 @@
+"""Abstract, multi-table and proxy inheritance."""
+
+from typing import Any
+
+import pytest
+from django.core.exceptions import FieldError
+
+from encryption import TamperedError, decrypt
+from tests.encryption.database import everything, refused, store, stored
+from tests.fieldapp.factories import ChildFactory, NoteFactory, ParentFactory, SecretChildFactory
+from tests.fieldapp.models import (
+    BareParent,
+    BrandedOne,
+    BrandedTwo,
+    Child,
+    Note,
+    NoteProxy,
+    Parent,
+    SecretChild,
+    Tenant,
+)
+
+pytestmark = pytest.mark.django_db
+
+
+# -- abstract -----------------------------------------------------------------------------------
+
+
+def test_children_of_an_abstract_class_are_apart(tenant: Tenant, other_tenant: Tenant) -> None:
+    one = BrandedOne.objects.create(tenant=tenant, secret="one")
+    two = BrandedTwo.objects.create(tenant=tenant, secret="two", extra="extra")
+    assert BrandedOne.objects.get().secret == "one"
+    assert (BrandedTwo.objects.get().secret, BrandedTwo.objects.get().extra) == ("two", "extra")
+
+    store(one, "secret", stored(two, "secret"))
+    with pytest.raises(TamperedError, match=r"fieldapp\.BrandedOne\.secret"):
+        BrandedOne.objects.get().secret  # noqa: B018
+    two = BrandedTwo.objects.get()
+    two.tenant = other_tenant
+    two.save(update_fields=["tenant"])
+    assert (BrandedTwo.objects.get().secret, BrandedTwo.objects.get().extra) == ("two", "extra")
+
+
+def test_update_of_their_tenant_is_refused_in_each(tenant: Tenant, other_tenant: Tenant) -> None:
+    for model in (BrandedOne, BrandedTwo):
+        model.objects.create(tenant=tenant, secret="s")
+        with refused(FieldError, match=rf"fieldapp\.{model.__name__}\.secret"):
+            model.objects.update(tenant=other_tenant)
+        assert model.objects.get().secret == "s"
+
+
+# -- proxies ------------------------------------------------------------------------------------
+
+
+def test_a_proxy_reads_and_writes_the_same_rows(tenant: Tenant, other_tenant: Tenant) -> None:
+    proxy = NoteProxy.objects.create(tenant=tenant, secret="s", data=[1])
+    assert decrypt(stored(proxy, "secret"), tenant.pk, context="fieldapp.note.secret") == "s"
+    assert Note.objects.get().secret == NoteProxy.objects.get().secret == "s"
+
+    read = NoteProxy.objects.defer("secret").get()
+    read.tenant = other_tenant
+    read.save()
+    assert Note.objects.get().secret == "s"
+    read.refresh_from_db()
+    assert (read.secret, read.data) == ("s", [1])
+    for values in ({"tenant": tenant}, {"secret": "t"}):
+        with refused(FieldError):
+            NoteProxy.objects.update(**values)
+    with pytest.raises(FieldError):
+        NoteProxy.objects.filter(secret="s")
+    with pytest.raises(FieldError):
+        list(NoteProxy.objects.order_by("secret"))
+    assert NoteProxy.objects.only("secret").get().secret == "s"
+
+
+def test_a_note_read_as_its_proxy(tenant: Tenant) -> None:
+    NoteFactory(tenant=tenant, secret="s")
+    note = Note.objects.get()
+    note.__class__ = NoteProxy
+    assert note.secret == "s"
+
+
+# -- multi-table --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def child(tenant: Tenant) -> Child:
+    return ChildFactory(tenant=tenant, secret="outer", inner="inner", label="l")
+
+
+def test_the_secrets_of_both_tables(child: Child, tenant: Tenant) -> None:
+    read = Child.objects.get()
+    assert (read.secret, read.inner) == ("outer", "inner")
+    assert Parent.objects.get().secret == "outer"
+    assert Parent.objects.get().child.inner == "inner"
+    assert decrypt(stored(child, "secret"), tenant.pk, context="fieldapp.parent.secret") == "outer"
+    assert decrypt(stored(child, "inner"), tenant.pk, context="fieldapp.child.inner") == "inner"
+    assert "inner" not in everything(Child).replace(stored(child, "inner"), "")
+
+
+LOADS = {
+    "loaded": lambda: Child.objects.get(label="l"),
+    "only a label": lambda: Child.objects.only("label").get(),
+    "only the tenant": lambda: Child.objects.only("tenant").get(),
+    "only inner": lambda: Child.objects.only("inner").get(),
+    "no secrets": lambda: Child.objects.defer("secret", "inner").get(),
+    "no tenant": lambda: Child.objects.defer("tenant").get(),
+    "from the parent": lambda: Parent.objects.get().child,
+    "related": lambda: Parent.objects.select_related("child").get().child,
+}
+
+
+@pytest.mark.parametrize("load", LOADS.values(), ids=list(LOADS))
+@pytest.mark.parametrize("fields", [None, ["tenant"], ["tenant", "label"], ["tenant", "inner"]])
+@pytest.mark.parametrize("read", [False, True], ids=["unread", "read"])
+def test_a_child_moves(
+    child: Child, other_tenant: Tenant, load: Any, fields: list[str] | None, read: bool
+) -> None:
+    instance = load()
+    if read:
+        assert (instance.secret, instance.inner) == ("outer", "inner")
+    instance.tenant = other_tenant
+    instance.save(update_fields=fields)
+    after = Child.objects.get()
+    assert (after.secret, after.inner, after.tenant) == ("outer", "inner", other_tenant)
+    assert (instance.secret, instance.inner) == ("outer", "inner")
+
+
+@pytest.mark.parametrize("fields", [None, ["secret"], ["inner"], ["secret", "inner"]])
+def test_a_child_is_edited(child: Child, fields: list[str] | None) -> None:
+    for load in LOADS.values():
+        child.save()
+        instance = load()
+        instance.secret, instance.inner = "new outer", "new inner"
+        instance.save(update_fields=fields)
+        after = Child.objects.get()
+        assert after.secret == ("outer" if fields == ["inner"] else "new outer")
+        assert after.inner == ("inner" if fields == ["secret"] else "new inner")
+
+
+def test_deferred_reads_of_a_child_take_one_query(
+    child: Child, django_assert_num_queries: Any
+) -> None:
+    for queryset in (Child.objects.only("label"), Child.objects.defer("inner")):
+        instance = queryset.get()
+        with django_assert_num_queries(1):
+            assert instance.inner == "inner"
+    with django_assert_num_queries(1):
+        assert Child.objects.get().inner == "inner"
+
+
+def test_update_of_a_childs_tenant_is_refused(
+    child: Child, tenant: Tenant, other_tenant: Tenant
+) -> None:
+    for model in (Child, Parent):
+        for values in ({"tenant": other_tenant}, {"secret": "x"}):
+            with refused(FieldError):
+                model.objects.update(**values)
+    with refused(FieldError):
+        Child.objects.update(inner="x")
+    after = Child.objects.get()
+    assert (after.secret, after.inner, after.tenant) == ("outer", "inner", tenant)
+    Child.objects.update(label="new")
+    assert Child.objects.get().label == "new"
+
+
+def test_a_parent_with_a_child_does_not_move_alone(
+    child: Child, tenant: Tenant, other_tenant: Tenant
+) -> None:
+    for fields in (None, ["tenant"]):
+        parent = Parent.objects.get()
+        parent.tenant = other_tenant
+        with refused(FieldError, match=r"fieldapp\.Child\.inner.*Child"):
+            parent.save(update_fields=fields)
+    after = Child.objects.get()
+    assert (after.secret, after.inner, after.tenant) == ("outer", "inner", tenant)
+
+    parent = Parent.objects.get()
+    parent.secret = "new"
+    parent.save()
+    assert (Child.objects.get().secret, Child.objects.get().inner) == ("new", "inner")
+
+
+def test_a_parent_without_a_child_moves(tenant: Tenant, other_tenant: Tenant) -> None:
+    ParentFactory(tenant=tenant, secret="s")
+    parent = Parent.objects.get()
+    parent.tenant = other_tenant
+    parent.save()
+    assert Parent.objects.get().secret == "s"
+
+
+def test_a_parent_whose_child_has_no_secret_moves(child: Child, other_tenant: Tenant) -> None:
+    Child.objects.update(inner=None)
+    parent = Parent.objects.get()
+    parent.tenant = other_tenant
+    parent.save()
+    after = Child.objects.get()
+    assert (after.secret, after.inner) == ("outer", None)
+
+
+def test_a_childs_tenant_in_a_table_without_secrets(tenant: Tenant, other_tenant: Tenant) -> None:
+    SecretChildFactory(tenant=tenant, inner="s")
+    assert SecretChild.objects.get().inner == "s"
+    for fields in (None, ["tenant"], ["tenant", "inner"]):
+        child = SecretChild.objects.defer("inner").get()
+        child.tenant = other_tenant if child.tenant == tenant else tenant
+        child.save(update_fields=fields)
+        assert SecretChild.objects.get().inner == "s"
+        assert SecretChild.objects.get().tenant == child.tenant
+
+    before = SecretChild.objects.get().tenant
+    target = other_tenant if before == tenant else tenant
+    for model in (SecretChild, BareParent):
+        with refused(FieldError, match=r"fieldapp\.SecretChild\.inner"):
+            model.objects.update(tenant=target)
+    for fields in (None, ["tenant"]):
+        parent = BareParent.objects.get()
+        parent.tenant = target
+        with refused(FieldError, match="SecretChild"):
+            parent.save(update_fields=fields)
+    with refused(FieldError):
+        parents = list(BareParent.objects.all())
+        parents[0].tenant = target
+        BareParent.objects.bulk_update(parents, ["tenant"])
+    read = SecretChild.objects.get()
+    assert (read.tenant, read.inner) == (before, "s")
+
+
+def test_a_bare_parent_without_a_child_is_free(tenant: Tenant, other_tenant: Tenant) -> None:
+    parent = BareParent.objects.create(tenant=tenant)
+    parent.tenant = other_tenant
+    parent.save()
+    assert BareParent.objects.get().tenant == other_tenant
+    parent.tenant = tenant
+    parent.save(update_fields=["tenant"])
+    parent.refresh_from_db()
+    assert parent.tenant == tenant
+
+
+def test_a_child_is_made_for_a_parent_that_exists(tenant: Tenant) -> None:
+    parent = ParentFactory(tenant=tenant, secret="outer")
+    child = Child(parent_ptr=parent, tenant=tenant, secret="outer", inner="inner")
+    child.save()
+    after = Child.objects.get()
+    assert (after.secret, after.inner) == ("outer", "inner")
+
+
+def test_a_child_is_deleted_and_its_parent_kept(child: Child, other_tenant: Tenant) -> None:
+    Child.objects.get().delete(keep_parents=True)
+    parent = Parent.objects.get()
+    parent.tenant = other_tenant
+    parent.save()
+    assert Parent.objects.get().secret == "outer"
+
+
+def test_queries_over_the_tables(child: Child) -> None:
+    assert Child.objects.filter(secret__isnull=False, inner__isnull=False).count() == 1
+    for condition in ({"secret": "outer"}, {"inner": "inner"}):
+        with pytest.raises(FieldError):
+            Child.objects.filter(**condition)
+    with pytest.raises(FieldError):
+        Parent.objects.filter(child__inner="inner")
+    for order in ("secret", "inner", "parent_ptr__secret"):
+        with pytest.raises(FieldError):
+            list(Child.objects.order_by(order))
+    row = Child.objects.values("secret", "inner").get()
+    assert row["inner"].decrypt(child.tenant_id) == "inner"
+    assert row["secret"].decrypt(child.tenant_id) == "outer"
