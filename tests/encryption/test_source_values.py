@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from django.core.exceptions import FieldError
-from django.db import models
+from django.db import models, transaction
 from django.test.utils import isolate_apps
 from django.utils.safestring import mark_safe
 
@@ -122,6 +122,13 @@ with isolate_apps("tests.fieldapp"):
         class Meta:
             app_label = "fieldapp"
 
+    class Numbered(models.Model):
+        realm = models.CharField(max_length=50)
+        secret = EncryptedTextField(salt_field="realm", bound_to=["id"])
+
+        class Meta:
+            app_label = "fieldapp"
+
     class Region(models.Model):
         code = models.CharField(max_length=10, unique=True)
 
@@ -144,7 +151,7 @@ with isolate_apps("tests.fieldapp"):
             app_label = "fieldapp"
 
 
-MODELS = [*BOUND.values(), Stripped, Lowered, Defaulting, Compound, Region, Office, Desk]
+MODELS = [*BOUND.values(), Numbered, Stripped, Lowered, Defaulting, Compound, Region, Office, Desk]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -311,6 +318,19 @@ def test_a_key_to_a_key_to_a_text() -> None:
     desk.office_id = "us"
     desk.save()
     assert Desk.objects.get().secret == "s"
+
+
+def test_an_id_that_the_database_gives_cannot_be_bound_to() -> None:
+    """A system check says so, and a process that runs no checks is not left with dead rows."""
+    for write in (
+        lambda: Numbered.objects.create(realm="north", secret="s"),
+        lambda: Numbered.objects.bulk_create([Numbered(realm="north", secret="s")]),
+    ):
+        with pytest.raises((FieldError, EncryptionError), match="id"), transaction.atomic():
+            write()
+    assert not Numbered.objects.exists()
+    row = Numbered.objects.create(pk=5, realm="north", secret="s")
+    assert Numbered.objects.get(pk=row.pk).secret == "s"
 
 
 class TestCompositeKeys:
