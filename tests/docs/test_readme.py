@@ -55,7 +55,7 @@ def run(project: Path, *arguments: str, **environment: str) -> str:
     """Run manage.py of the throw-away project; any warning is an error."""
     clean = {name: value for name, value in os.environ.items() if "KEY" not in name}
     clean |= {"PYTHONPATH": f"{ROOT}{os.pathsep}{project}", "DJANGO_SETTINGS_MODULE": "settings"}
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "django", *arguments],
         cwd=project,
         env=clean | environment,
