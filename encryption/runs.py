@@ -55,6 +55,7 @@ class Run:
         started_by: who or what started it, for the record.
         on_page: called after each page with the report of its column.
         record: one that was made before, for a part of a run; else a new one is made.
+        count: count what is left in the end. A part does not: it would count the whole column.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Run:
         started_by: str,
         on_page: Callable[[ColumnReport], None] = lambda report: None,
         record: RotationRun | None = None,
+        count: bool = True,
     ) -> None:
         self.chosen = list(chosen)
         self.keyring = get_keyring()
@@ -71,6 +73,7 @@ class Run:
         self.left: list[ColumnStatus] = []
         self._on_page = on_page
         self._options = replace(options, on_page=self._after_page)
+        self._counts = count
         self._recorded = time.monotonic()
         self.record = record or RotationRun()
         self.record.started_by = started_by
@@ -93,9 +96,10 @@ class Run:
                 rotation.run()
                 if rotation.report.stopped:
                     break
-            self.left = [
-                column_status(column, alias, self.keyring) for column, alias in self.chosen
-            ]
+            if self._counts:
+                self.left = [
+                    column_status(column, alias, self.keyring) for column, alias in self.chosen
+                ]
         except BaseException as error:
             self._broke_off(error)
             raise

@@ -1,0 +1,201 @@
+"""A rotation in parts: ranges of primary keys that any number of workers may rotate.
+
+Each part has a record of its own, made before it is sent, so what goes to a queue is its id and
+nothing else. A part is idempotent: sent twice, or lost with its worker and sent again, it goes
+over its range and writes what is still stale.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+from django.db import models, transaction
+from django.utils import timezone
+
+from encryption.conf import get_keyring
+from encryption.models import RotationRun
+from encryption.pages import Table
+from encryption.registry import encrypted_columns
+from encryption.rotation import MOST_FAILURES_KEPT, Options
+from encryption.runs import Place, Run, whoami
+from encryption.status import column_status
+
+DEFAULT_ROWS_PER_TASK: Final = 20_000
+_SECONDS_BETWEEN_QUESTIONS: Final = 1.0
+_UNFINISHED: Final = (RotationRun.Status.QUEUED, RotationRun.Status.RUNNING)
+
+Range = tuple[Any, Any]
+
+
+def ranges_of(place: Place, size: int, *, dry_run: bool = False) -> Iterator[Range]:
+    """Split the rows that a rotation has to look at: exclusive lower and inclusive upper bounds.
+
+    Together the ranges hold every primary key there is, so a row that is inserted meanwhile is in
+    one of them. Of a composite primary key there is one range. A column in which nothing is left
+    to do has none.
+    """
+    column, alias = place
+    table = Table(column, alias)
+    rows = table.rows() if dry_run else table.stale(get_keyring())
+    pks = rows.values_list("pk", flat=True)
+    if pks.first() is None:
+        return
+    after = None
+    while len(column.model._meta.pk_fields) == 1:
+        bound = (pks if after is None else pks.filter(pk__gt=after))[size - 1 : size].first()
+        if bound is None:
+            break
+        yield after, bound
+        after = bound
+    yield after, None
+
+
+def plan(chosen: list[Place], options: Options, started_by: str, size: int) -> RotationRun:
+    """Make the record of a run and of its parts, each still to be sent."""
+    keyring = get_keyring()
+    common: dict[str, Any] = {
+        "dry_run": options.dry_run,
+        "to_key_id": keyring.primary.key_id,
+        "write_format": keyring.write_format,
+    }
+    run = RotationRun.objects.create(started_by=started_by, **common)
+    RotationRun.objects.bulk_create(
+        [
+            RotationRun(
+                part_of=run,
+                status=RotationRun.Status.QUEUED,
+                scope={
+                    "column": place[0].label,
+                    "database": place[1],
+                    "after": None if after is None else str(after),
+                    "upto": None if upto is None else str(upto),
+                    "batch_size": options.batch_size,
+                    "rate_limit": options.rate_limit,
+                },
+                **common,
+            )
+            for place in chosen
+            for after, upto in ranges_of(place, size, dry_run=options.dry_run)
+        ],
+        batch_size=500,
+    )
+    collect(run.pk)
+    return run
+
+
+def execute_part(part_id: int) -> None:
+    """Rotate one part, unless it is over already or its run was stopped.
+
+    Raises:
+        DoesNotExist: there is no such part.
+        ValueError: the master keys of this process are not those that the run was started with.
+        LookupError: this process has no such column.
+        EncryptionError, DatabaseError: see :meth:`encryption.rotation.Rotation.run`.
+    """
+    part = RotationRun.objects.get(pk=part_id)
+    over = part.status in {RotationRun.Status.DONE, RotationRun.Status.STOPPED}
+    if over or part.part_of_id is None or part.scope is None:
+        return
+    try:
+        place, options = _task_of(part, part.part_of_id, part.scope)
+        Run([place], options, whoami(), record=part, count=False).execute()
+    except (ValueError, LookupError):
+        part.status, part.finished_at = RotationRun.Status.FAILED, timezone.now()
+        part.save()
+        raise
+    finally:
+        collect(part.part_of_id)
+
+
+def _task_of(part: RotationRun, run_id: int, scope: dict[str, Any]) -> tuple[Place, Options]:
+    key_id = get_keyring().primary.key_id
+    if key_id != part.to_key_id:
+        raise ValueError(
+            f"This worker's primary key is {key_id} and the run rotates to {part.to_key_id}. "
+            "Start the workers again with the keys of the command, then run it again."
+        )
+    (column,) = encrypted_columns(scope["column"])
+    to_python = column.model._meta.pk.to_python
+    after, upto = scope["after"], scope["upto"]
+    return (column, scope["database"]), Options(
+        batch_size=scope["batch_size"],
+        dry_run=part.dry_run,
+        rate_limit=scope["rate_limit"],
+        after=None if after is None else to_python(after),
+        upto=None if upto is None else to_python(upto),
+        should_stop=_StopOf(run_id),
+    )
+
+
+class _StopOf:
+    """Asks a run's record, now and then, whether it was stopped."""
+
+    def __init__(self, run_id: int) -> None:
+        self._run_id = run_id
+        self._asked = 0.0
+
+    def __call__(self) -> bool:
+        if time.monotonic() - self._asked < _SECONDS_BETWEEN_QUESTIONS:
+            return False
+        self._asked = time.monotonic()
+        stopped = RotationRun.Status.STOPPED
+        return RotationRun.objects.filter(pk=self._run_id, status=stopped).exists()
+
+
+def collect(run_id: int) -> RotationRun:
+    """Sum up the parts of a run in its record; when the last one is over, so is the run."""
+    with transaction.atomic(using=RotationRun.objects.db):
+        # Two parts that end at once are summed up one after the other.
+        run = RotationRun.objects.select_for_update().get(pk=run_id)
+        parts = list(run.parts.order_by("pk"))
+        sums: dict[tuple[str, str], dict[str, Any]] = {}
+        for part in parts:
+            for counts in part.columns:
+                name = counts["column"], counts["database"]
+                total = sums.setdefault(name, {"column": name[0], "database": name[1]})
+                for key in ("examined", "rotated", "changed_meanwhile", "failed"):
+                    total[key] = total.get(key, 0) + counts[key]
+        run.columns = list(sums.values())
+        failures = [failure for part in parts for failure in part.failures]
+        run.failures = failures[:MOST_FAILURES_KEPT]
+        run.from_key_ids = sorted({key for part in parts for key in part.from_key_ids})
+        if run.status != RotationRun.Status.STOPPED:
+            run.status = _status(parts)
+            # A part that failed may be tried again, and then the run goes on.
+            run.finished_at = None if run.status in _UNFINISHED else timezone.now()
+        run.save()
+    return run
+
+
+def _status(parts: list[RotationRun]) -> RotationRun.Status:
+    found = {part.status for part in parts}
+    if found.intersection(_UNFINISHED):
+        return RotationRun.Status.RUNNING
+    for status in (
+        RotationRun.Status.FAILED,
+        RotationRun.Status.STOPPED,
+        RotationRun.Status.INCOMPLETE,
+    ):
+        if status in found:
+            return status
+    return RotationRun.Status.DONE
+
+
+def stop(run_id: int) -> None:
+    """Have the parts of a run end after their current pages, and those that wait not begin."""
+    RotationRun.objects.filter(pk=run_id, status__in=_UNFINISHED).update(
+        status=RotationRun.Status.STOPPED, finished_at=timezone.now(), updated_at=timezone.now()
+    )
+    RotationRun.objects.filter(part_of=run_id, status=RotationRun.Status.QUEUED).update(
+        status=RotationRun.Status.STOPPED, finished_at=timezone.now(), updated_at=timezone.now()
+    )
+
+
+def last_sign_of_life(run: RotationRun) -> Any:
+    """When one of its parts last wrote its record."""
+    return run.parts.aggregate(last=models.Max("updated_at"))["last"] or run.updated_at
+
+
+def stale_rows(chosen: list[Place]) -> int:
+    """How many rows of these columns are left to rotate."""
+    return sum(column_status(column, alias).stale for column, alias in chosen)
