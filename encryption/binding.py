@@ -133,7 +133,9 @@ class Source:
             )
         if self._end is None:  # the models it points to may not be loaded any earlier
             self._end = end_of_relations(self.field)
-            if _is_djangos_own(self._end):
+            if _is_djangos_own(self._end) and not isinstance(
+                self._end, models.GenericIPAddressField
+            ):
                 self._native = NATIVE_TYPES.get(self._end.get_internal_type())
         value = self._end.to_python(self._end.get_prep_value(value))
         return str.__str__(value) if isinstance(value, str) else str(value)

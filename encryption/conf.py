@@ -72,7 +72,7 @@ class EncryptionSettings:
                     f"It knows {', '.join(sorted(_ENTRIES))}."
                 )
             return cls(
-                provider=import_string(str(options.get("KEY_PROVIDER") or DEFAULT_PROVIDER)),
+                provider=_provider(str(options.get("KEY_PROVIDER") or DEFAULT_PROVIDER)),
                 write_format=_format(options.get("WRITE_FORMAT", tokens.V2), "WRITE_FORMAT"),
                 read_formats=_formats(options.get("READ_FORMATS", tokens.FORMATS)),
                 key_cache_size=_size(options.get("KEY_CACHE_SIZE", DEFAULT_CACHE_SIZE)),
@@ -89,6 +89,16 @@ class EncryptionSettings:
             ValueError: there is no key, or it cannot be read.
         """
         return self.provider(self.options).keys()
+
+
+def _provider(path: str) -> type[KeyProvider]:
+    try:
+        provider: type[KeyProvider] = import_string(path)
+    except ImportError as error:
+        raise ImproperlyConfigured(
+            f"ENCRYPTION['KEY_PROVIDER'] names {path}, which cannot be imported: {error}"
+        ) from None
+    return provider
 
 
 def _format(value: object, entry: str) -> str:

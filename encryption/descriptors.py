@@ -205,7 +205,11 @@ class EncryptedAttribute(DeferredAttribute):
         of a row whose secret cannot be read.
         """
         stale = refreshing.get()
-        return stale is not None and stale is not instance and stale.pk == instance.pk
+        if stale is None or stale is instance or stale.pk != instance.pk:
+            return False
+        # The frame that reads the attribute is two above: this, __get__, and it.
+        asking = str(sys._getframe(2).f_globals.get("__name__", ""))
+        return type(stale) is type(instance) and asking.startswith("django.db.models.")
 
     # -- deferred loading ---------------------------------------------------------------------
 

@@ -107,12 +107,17 @@ class EncryptedField(BaseField):
         """
         layout: Layout = type(instance)._encryption_layout  # type: ignore[attr-defined]
         under = secret._sources or instance._state.__dict__.get("encrypted_under")
-        if type(under) is not tuple:
-            under = self._all_sources(layout, instance, under)
+        if type(under) is Partial:
+            # Token and sources have to be of one moment, so they are read together.
+            fresh = self._read_again(instance)
+            return None if fresh is None else self.reveal(instance, fresh)
+        if under is None:
+            under = self._unloaded_sources(layout, instance)
         source, place, bound = layout.readers[self.attname]
         salt = under[place]
         salt = str(salt) if type(salt) is int else source.text(salt) or ""
         bound_to = [one.text(under[at]) for one, at in bound] if bound else ()
+        text = ""
         try:
             if self.allow_plaintext:
                 value, text = self.open(secret.token, salt, bound_to)
@@ -120,17 +125,26 @@ class EncryptedField(BaseField):
                 text = get_keyring().decrypt(secret._token or "", salt, self.aad_context, bound_to)
                 value = self.from_text(text)
         except DecryptionError as error:
+            text = ""  # a traceback page shows the locals of this frame
             raise located(error, self, instance.pk) from None
         secret._sources = under
         secret._text = text
         secret._value = value
         return value
 
-    def _all_sources(self, layout: Layout, instance: models.Model, under: Values | None) -> Values:
-        if under is not None:
-            return layout.loaded(instance) or under
-        # Not loaded (yet): __init__ and post_init run before from_db is done, and then the row's
-        # values are the instance's. For a foreign token these are wrong, and decryption fails.
+    def _read_again(self, instance: models.Model) -> Ciphertext | None:
+        attribute: EncryptedAttribute = getattr(type(instance), self.attname)
+        del instance.__dict__[self.attname]
+        attribute.fetch_one(instance)
+        fresh: Ciphertext | None = instance.__dict__[self.attname]
+        return fresh
+
+    def _unloaded_sources(self, layout: Layout, instance: models.Model) -> Values:
+        """The sources of an instance that is not loaded (yet).
+
+        ``__init__`` and ``post_init`` run before ``from_db`` is done, and then the row's values
+        are the instance's. For somebody's foreign token they are wrong, and decryption fails.
+        """
         under = layout.current(instance)
         if type(under) is Partial:
             raise _foreign(self.label)
@@ -142,7 +156,11 @@ class EncryptedField(BaseField):
             text = token
         else:
             text = get_keyring().decrypt(token, salt, self.aad_context, bound_to)
-        return self.from_text(text), text
+        try:
+            return self.from_text(text), text
+        except BaseException:
+            del text  # a traceback page shows the locals of this frame
+            raise
 
     def is_plaintext(self, stored: str, salt: str) -> bool:
         """Under ``allow_plaintext``: say whether a column's text is old plaintext.
@@ -415,10 +433,11 @@ class EncryptedTextField(EncryptedField):
     def is_changed(self, secret: Ciphertext) -> bool:
         return bool(secret._value != secret._text)
 
-    def to_python(self, value: Any) -> Any:
-        if value is None or isinstance(value, (str, Ciphertext)):
-            return value
-        raise ValidationError(_("Enter a text."), code="invalid")
+    def validate(self, value: Any, model_instance: Any) -> None:
+        super().validate(value, model_instance)
+        # Not in to_python: a deserializer quotes the value that to_python refuses.
+        if value is not None and not isinstance(value, (str, Ciphertext)):
+            raise ValidationError(_("Enter a text."), code="invalid")
 
 
 class EncryptedJSONField(EncryptedField):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
+from weakref import ReferenceType, ref
 
 from django.core.exceptions import FieldError
 from django.db import models
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
 
 #: True while a write is under way that was seen to keep secrets and their sources together.
 _vouched: ContextVar[bool] = ContextVar("vouched", default=False)
+
+
+#: The instance of a raw save that is under way, for as long as it lives.
+_raw: ContextVar["ReferenceType[models.Model] | None"] = ContextVar("raw", default=None)
+
+
+def vouch_for_raw(instance: models.Model | None) -> None:
+    """Let the tables of a fixture's row be written one by one, until the next call."""
+    _raw.set(None if instance is None else ref(instance))
 
 
 @contextmanager
@@ -69,7 +79,8 @@ def check_update(source: "models.Field[Any, Any]", query: Any) -> None:
     Raises:
         FieldError: the query does not write each secret that depends on this column.
     """
-    if _vouched.get():
+    raw = _raw.get()
+    if _vouched.get() or (raw is not None and raw() is not None):
         return
     values = query.values
     written = {field.attname for field, _model, _value in values}

@@ -30,7 +30,7 @@ from encryption.descriptors import UNREAD, Ciphertext, refresh_of
 from encryption.guards import guard, vouching
 from encryption.managers import SourcesQuerySet
 from encryption.rawsaves import listen_to
-from encryption.saving import do_update, target_of
+from encryption.saving import Stored, do_update, pin, target_of
 
 if TYPE_CHECKING:
     from encryption.fields import EncryptedField
@@ -154,6 +154,8 @@ def _remember_refreshed(layout: Layout, instance: models.Model, fields: Any) -> 
     now = layout.current(instance)
     state: Any = instance._state
     known = state.__dict__.get("encrypted_under")
+    if known is not None:
+        pin(layout, instance)
     if fields is None or known is None:
         state.encrypted_under = now
         return
@@ -180,6 +182,9 @@ def _save_base(original: Method) -> Method:
             state.encrypt_under = target_of(layout, self, update_fields)
         try:
             if not raw:
+                if layout.spans_tables and update_fields is not None:
+                    row = type(self)._base_manager.using(using or state.db).filter(pk=self.pk)
+                    state.encrypted_before = Stored.read(layout, row)
                 _seal_first(layout, self, update_fields)
             if layout.spans_tables:
                 if layout.dependents and not raw and not state.adding:
@@ -195,6 +200,7 @@ def _save_base(original: Method) -> Method:
         finally:
             state.__dict__.pop("encrypt_under", None)
             state.__dict__.pop("encrypted_after", None)
+            state.__dict__.pop("encrypted_before", None)
 
     save_base.alters_data = True  # type: ignore[attr-defined]
     return save_base

@@ -103,10 +103,10 @@ def _compares(node: Any, within: bool) -> bool:
     """Say whether an encrypted column stands below a comparison or an ordering."""
     if isinstance(node, Lookup) and type(node.lhs) is Col and type(node.rhs) in _PLAIN:
         return False  # what most queries consist of: a column and a value
-    if isinstance(node, EncryptedCol):
-        return within
-    if isinstance(node, (EncryptedIsNull, Count)):
-        return False
+    if isinstance(node, (EncryptedCol, EncryptedIsNull)):
+        return within and isinstance(node, EncryptedCol)
+    if isinstance(node, Count):  # counting ciphertexts is fine; its filter is a condition
+        return _compares(node.filter, within)
     if isinstance(node, (list, tuple)):
         return any(_compares(child, within) for child in node)
     within = within or isinstance(node, (Lookup, OrderBy, OrderByList))
@@ -164,6 +164,9 @@ def is_sealed(expression: Any) -> bool:
     """Say whether an expression is what ``EncryptedQuerySet.bulk_update`` builds."""
     if isinstance(expression, Cast):
         (expression,) = expression.get_source_expressions()
-    return isinstance(expression, Case) and all(
-        isinstance(case.result, SealedValue) for case in expression.cases
+    if not isinstance(expression, Case) or not expression.cases:
+        return False
+    default = expression.default
+    return all(isinstance(case.result, SealedValue) for case in expression.cases) and (
+        default is None or (type(default) is Value and default.value is None)
     )

@@ -16,7 +16,7 @@ from encryption.core.errors import DecryptionError
 from encryption.descriptors import Ciphertext
 from encryption.guards import vouching
 from encryption.lookups import SealedValue
-from encryption.saving import Stored, is_clean
+from encryption.saving import Stored, is_clean, pin
 
 if TYPE_CHECKING:
     from encryption.fields import EncryptedField
@@ -197,7 +197,9 @@ class _Row:
         names: set[str],
         stored: Stored | None,
     ) -> None:
+        self._layout = layout
         self._instance = instance
+        self._stored = stored
         self._concerned = {field.attname: field for field in concerned}
         now = layout.current(instance)
         before = now if stored is None else stored.sources
@@ -235,10 +237,13 @@ class _Row:
 
     def written(self) -> None:
         """Remember on the instance what its row is sealed under now."""
+        pin(self._layout, self._instance)
         self._instance._state.encrypted_under = self._under  # type: ignore[attr-defined]
         for attname, sealed in self._sealed.items():
             secret = self._instance.__dict__.get(attname)
             if secret is None or sealed is None or secret is sealed:
                 continue
-            if is_clean(self._concerned[attname], secret):
+            before = None if self._stored is None else self._stored.tokens.get(attname)
+            same = before is not None and secret._token == before._token
+            if same and is_clean(self._concerned[attname], secret):
                 secret._token, secret._sources = sealed._token, sealed._sources

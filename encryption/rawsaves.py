@@ -13,6 +13,7 @@ from encryption.binding import layout_of
 from encryption.core import tokens
 from encryption.core.errors import DecryptionError, MalformedTokenError
 from encryption.descriptors import Ciphertext, RawCiphertext
+from encryption.guards import vouch_for_raw
 
 if TYPE_CHECKING:
     from encryption.fields import EncryptedField
@@ -28,6 +29,8 @@ def _before(sender: type[models.Model], instance: models.Model, raw: bool, **kwa
     if not raw:
         return
     layout = layout_of(instance)
+    if layout.spans_tables:
+        vouch_for_raw(instance)
     under = layout.current(instance)
     for field in layout.fields:
         secret = instance.__dict__.get(field.attname)
@@ -62,6 +65,7 @@ def _token_of_fixture(field: "EncryptedField", secret: Ciphertext) -> str:
 def _after(sender: type[models.Model], instance: models.Model, raw: bool, **kwargs: Any) -> None:
     if not raw:
         return
+    vouch_for_raw(None)
     for field in layout_of(instance).fields:
         secret = instance.__dict__.get(field.attname)
         if secret is not None:

@@ -40,6 +40,7 @@ class Stored:
     @classmethod
     def believed(cls, layout: Layout, instance: models.Model) -> "Stored | None":
         """What the instance was loaded with; ``None`` if it never was."""
+        under = instance._state.__dict__.get("encrypted_under")
         sources = layout.loaded(instance)
         if sources is None:
             return None
@@ -47,19 +48,29 @@ class Stored:
         for field in layout.fields:
             if field.attname in instance.__dict__:
                 secret = instance.__dict__[field.attname]
-                if secret is None or is_clean(field, secret):
+                if secret is None or (
+                    is_clean(field, secret) and type(secret._sources or under) is tuple
+                ):
                     tokens[field.attname] = secret
         return cls(sources, tokens)
 
     @classmethod
-    def read(cls, layout: Layout, row: "models.QuerySet[Any]") -> "Stored | None":
-        """Read the row; ``None`` if there is none."""
+    def read(
+        cls, layout: Layout, row: "models.QuerySet[Any]", before: "Stored | None" = None
+    ) -> "Stored | None":
+        """Read the row; ``None`` if there is none.
+
+        Args:
+            before: what was read before this save wrote to any table, if there are several.
+        """
         secrets = [field.attname for field in layout.fields]
         found = row.values_list(*layout.attnames, *secrets).first()
         if found is None:
             return None
         count = len(layout.attnames)
         sources = tuple(found[:count])
+        if before is not None:
+            sources = before.sources
         tokens = dict(zip(secrets, found[count:], strict=True))
         for secret in tokens.values():
             if secret is not None:
@@ -70,6 +81,18 @@ class Stored:
 def is_clean(field: "EncryptedField", secret: Ciphertext) -> bool:
     """Say whether a secret on an instance is the stored one."""
     return secret._token is not None and (secret._value is UNREAD or not field.is_changed(secret))
+
+
+def pin(layout: Layout, instance: models.Model) -> None:
+    """Note on each unread secret what it is sealed under, before the instance forgets that."""
+    under = instance._state.__dict__.get("encrypted_under")
+    for field in layout.fields:
+        secret = instance.__dict__.get(field.attname)
+        if secret is not None and secret._token is not None and secret._sources is None:
+            if type(under) is tuple:
+                secret._sources = under
+            elif under is not None:
+                del instance.__dict__[field.attname]  # it is read anew, with its sources
 
 
 def target_of(layout: Layout, instance: models.Model, names: Iterable[str]) -> Values | None:
@@ -107,7 +130,9 @@ def do_update(
     secrets = [field for field in layout.fields if field.model is table]
     if not secrets or not _concerned(layout, secrets, written, update_fields):
         return original(instance, base_qs, using, pk_val, values, *rest)
-    stored = Stored.believed(layout, instance)
+    row = type(instance)._base_manager.using(using).filter(pk=pk_val)
+    before: Stored | None = instance._state.__dict__.get("encrypted_before")
+    stored = before or Stored.believed(layout, instance)
     for _ in range(_ATTEMPTS):
         update = None if stored is None else _Update(layout, instance, secrets, values, stored)
         if update is not None and update.is_complete:
@@ -118,7 +143,7 @@ def do_update(
             if result:
                 update.done()
                 return result
-        stored = Stored.read(layout, base_qs.filter(pk=pk_val))
+        stored = Stored.read(layout, row, before)
         if stored is None:
             with vouching():  # there is no row, and Django says so in its own way
                 return original(instance, base_qs, using, pk_val, values, *rest)
@@ -169,7 +194,7 @@ class _Update:
         self._given = {field.attname: value for field, _, value in values}
         self._same_sources: set[int] = set()
         self._same_tokens: list[tuple[EncryptedField, str | None]] = []
-        self._along: dict[str, Ciphertext] = {}
+        self._along: dict[str, tuple[str | None, Ciphertext]] = {}
         now = layout.current(instance)
         moved = getattr(instance._state, "encrypt_under", None) or now
         self.target: Values = tuple(
@@ -192,6 +217,12 @@ class _Update:
     def _settle(self, field: "EncryptedField") -> None:
         salt, bound = self._layout.places[field.attname]
         places = [place for place in (salt, *bound) if place >= 0]
+        secret = self._given.get(field.attname)
+        if secret is not None and type(secret._sources) is not tuple and is_clean(field, secret):
+            # It was loaded without what it is sealed under, and is not changed: the row's own
+            # stays, which may be a newer one.
+            self.values = [one for one in self.values if one[0] is not field]
+            del self._given[field.attname]
         if field.attname in self._given:
             self._reseal(field, self._given[field.attname])
             self._rely_on(place for place in places if not self._writes(place))
@@ -228,7 +259,7 @@ class _Update:
             return
         known = secret._sources or self._stored.sources
         moved = field.resealed(self._layout, self._instance, secret, known, self.target)
-        self._along[field.attname] = moved
+        self._along[field.attname] = secret._token, moved
         self.values.append((field, None, moved))
 
     def condition(self, rows: "models.QuerySet[Any]") -> "models.QuerySet[Any]":
@@ -254,12 +285,13 @@ class _Update:
     def done(self) -> None:
         """Remember on the instance what the row is sealed under now."""
         values = self._instance.__dict__
-        for attname, moved in self._along.items():
+        pin(self._layout, self._instance)
+        for attname, (before, moved) in self._along.items():
             secret = values.get(attname)
             field = next(one for one in self._layout.fields if one.attname == attname)
             if secret is None and attname in values and self._instance._state.adding:
                 values[attname] = moved  # made by hand, and never loaded
-            elif secret is not None and is_clean(field, secret):
+            elif secret is not None and secret._token == before and is_clean(field, secret):
                 secret._token, secret._sources = moved._token, moved._sources
         # Not yet what is believed: the row of a child's table may still be to come.
         self._instance._state.encrypted_after = self.target  # type: ignore[attr-defined]

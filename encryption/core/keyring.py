@@ -89,6 +89,13 @@ class Keyring:
             raise ValueError("two master keys have one key id; replace one of them")
         return ids
 
+    def alone(self) -> "Keyring":
+        """A keyring that reads with the primary key only, and shares the derived keys."""
+        ring = Keyring(self.primary, write_format=self.write_format, read_formats=self.read_formats)
+        ring._tenants = self._tenants
+        ring._v1_ciphers = self._v1_ciphers
+        return ring
+
     # -- encryption ---------------------------------------------------------------------------
 
     def encrypt(
