@@ -4,9 +4,8 @@ import logging
 from importlib.metadata import EntryPoint
 
 import pytest
+from django.core.checks.registry import registry as check_registry
 from django.core.exceptions import ImproperlyConfigured
-from django.core.management import call_command
-from django.core.management.base import SystemCheckError
 
 from connections import checks
 from connections.conf import get_settings
@@ -76,8 +75,9 @@ def test_settings_that_cannot_be_used_are_told_by_a_check(settings, value):
     settings.CONNECTIONS = value
     with pytest.raises(ImproperlyConfigured):
         get_settings()
-    with pytest.raises(SystemCheckError, match=r"connections\.E001"):
-        call_command("check")
+    (message,) = checks.check_settings(None)
+    assert message.id == "connections.E001"
+    assert checks.check_settings in check_registry.get_checks()
 
 
 def test_a_service_of_another_package_is_known(installed):

@@ -124,7 +124,7 @@ def test_members_are_added_changed_and_removed(project, url):
         ({"user": CANARY, "role": "viewer"}, ("user", "does_not_exist")),
         ({"user": 5, "role": "viewer"}, ("user", "does_not_exist")),
         ({"role": "viewer"}, ("user", "required")),
-        ({"user": "twice", "role": "owner"}, ("role", "invalid_choice")),
+        ({"user": "twice", "role": "owner"}, ("role", "not_grantable")),
         ({"user": "twice", "role": "viewer"}, ("user", "unique")),
         ({"user": "gone", "role": "viewer"}, ("user", "does_not_exist")),
     ],
