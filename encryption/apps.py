@@ -21,7 +21,7 @@ class EncryptionConfig(AppConfig):
 
         register(reporting.check_reporting, Tags.security, deploy=True)
         if apps.is_installed("django.contrib.admin"):
-            from encryption import admin
+            from encryption import admin, status_admin  # noqa: F401  # registers its pages
 
             admin.install()
             register(admin.check_admin_exposure, Tags.admin)
