@@ -77,10 +77,9 @@ class ApiKeyAuthentication(BaseAuthentication):
         """Return the key, after at most one query, which the unique index answers."""
         if not _may_exist(credentials):
             raise AuthenticationFailed("This is not an API key.", "api_key_malformed")
-        try:
-            key = ApiKey.objects.get(key_hash=sha256_hex(credentials))
-        except ApiKey.DoesNotExist:
-            raise AuthenticationFailed("There is no such API key.", "api_key_unknown") from None
+        key = ApiKey.objects.by_hash(sha256_hex(credentials))
+        if key is None:
+            raise AuthenticationFailed("There is no such API key.", "api_key_unknown")
         if key.status is not ApiKey.Status.ACTIVE:
             raise AuthenticationFailed(f"This API key is {key.status}.", f"api_key_{key.status}")
         if not key.accepts_address(client_address(request)):
@@ -123,8 +122,10 @@ def _require_open(request: Request) -> None:
 
 
 def _refuse_key_in_url(request: Request) -> None:
-    address = request._request.get_full_path()
-    if "pp_" in unquote(address) and tokens.contains_key(unquote(address)):
+    # The path has been decoded by the server, the query has not.
+    query = request.META.get("QUERY_STRING", "")
+    address = f"{request.path}?{unquote(query) if '%' in query else query}"
+    if tokens.contains_key(address):
         raise ParseError(
             "An API key stands in the address of this request, where logs keep it. Revoke that "
             "key, and send another in the Authorization header.",

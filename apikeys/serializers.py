@@ -12,10 +12,6 @@ from apikeys.scopes import Scope
 from encryption import entry
 from projects.strict import StrictMixin
 
-SCOPES = serializers.ListField(
-    child=serializers.ChoiceField(Scope.choices), allow_empty=False, max_length=len(Scope)
-)
-
 
 class AwareDateTimeField(serializers.DateTimeField):
     """A time with its offset from UTC; without one it is not guessed."""
@@ -30,19 +26,15 @@ class AwareDateTimeField(serializers.DateTimeField):
         return super().enforce_timezone(value)
 
 
-class ApiKeySerializer(StrictMixin, serializers.ModelSerializer[ApiKey]):
-    kind = serializers.ChoiceField(tokens.KINDS, default="live")
-    scopes = SCOPES
+class ApiKeySerializer(serializers.ModelSerializer[ApiKey]):
+    """What is known of an API key; the key itself is not."""
+
+    kind = serializers.CharField(read_only=True, help_text="live or test; imported, of old keys")
+    scopes = serializers.ListField(child=serializers.CharField(), read_only=True)
     allowed_networks = serializers.ListField(
-        child=serializers.CharField(max_length=50),
-        default=list,
-        max_length=restrictions.MAXIMUM_NETWORKS,
-        help_text="Networks in CIDR notation that the key is accepted from; none means any.",
-    )
-    expires_at = AwareDateTimeField(
-        required=False,
-        allow_null=True,
-        help_text="Null: never. Left out: as late as is allowed here.",
+        child=serializers.CharField(),
+        read_only=True,
+        help_text="Networks that the key is accepted from; none means any.",
     )
     status = serializers.ChoiceField(ApiKey.Status.choices, read_only=True)
     created_by = serializers.CharField(
@@ -70,23 +62,7 @@ class ApiKeySerializer(StrictMixin, serializers.ModelSerializer[ApiKey]):
             "replaces",
             "successor",
         )
-        read_only_fields = (
-            "id",
-            "key_prefix",
-            "created_at",
-            "revoked_at",
-            "last_used_at",
-            "replaces",
-        )
-
-    validate_name = staticmethod(restrictions.clean_name)
-    validate_scopes = staticmethod(restrictions.clean_scopes)
-    validate_allowed_networks = staticmethod(restrictions.clean_networks)
-    validate_expires_at = staticmethod(restrictions.clean_expiry)
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        attrs.setdefault("expires_at", restrictions.default_expiry())
-        return attrs
+        read_only_fields = fields
 
 
 class NewApiKeySerializer(ApiKeySerializer):
@@ -100,13 +76,47 @@ class NewApiKeySerializer(ApiKeySerializer):
         fields = (*ApiKeySerializer.Meta.fields, "key")
 
 
+class CreationSerializer(StrictMixin, serializers.Serializer[ApiKey]):
+    """What is decided when an API key is created, and, but for the name, not changed later."""
+
+    name = serializers.CharField(max_length=restrictions.NAME_LENGTH)
+    kind = serializers.ChoiceField(tokens.KINDS, default="live")
+    scopes = serializers.ListField(
+        child=serializers.ChoiceField(Scope.choices), min_length=1, max_length=len(Scope)
+    )
+    allowed_networks = serializers.ListField(
+        child=serializers.CharField(max_length=50),
+        default=list,
+        max_length=restrictions.MAXIMUM_NETWORKS,
+        help_text="Networks in CIDR notation that the key is accepted from; none means any.",
+    )
+    expires_at = AwareDateTimeField(
+        required=False,
+        allow_null=True,
+        help_text="Null: never. Left out: as late as is allowed here.",
+    )
+
+    validate_name = staticmethod(restrictions.clean_name)
+    validate_scopes = staticmethod(restrictions.clean_scopes)
+    validate_allowed_networks = staticmethod(restrictions.clean_networks)
+    validate_expires_at = staticmethod(restrictions.clean_expiry)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        attrs.setdefault("expires_at", restrictions.default_expiry())
+        return attrs
+
+
 class RenameSerializer(StrictMixin, serializers.Serializer[ApiKey]):
+    """The one thing that is changed of an API key."""
+
     name = serializers.CharField(max_length=restrictions.NAME_LENGTH)
 
     validate_name = staticmethod(restrictions.clean_name)
 
 
 class RotationSerializer(StrictMixin, serializers.Serializer[ApiKey]):
+    """How an API key is replaced."""
+
     overlap_hours = serializers.IntegerField(
         min_value=0,
         max_value=restrictions.MAXIMUM_OVERLAP // timedelta(hours=1),

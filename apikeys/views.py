@@ -18,6 +18,7 @@ from apikeys.models import Actor, AIKey, ApiKey, ApiKeyStateError
 from apikeys.serializers import (
     AIKeySerializer,
     ApiKeySerializer,
+    CreationSerializer,
     NewAIKeySerializer,
     NewApiKeySerializer,
     NoContentSerializer,
@@ -36,6 +37,7 @@ MANAGE = Need(Role.ADMIN)
     retrieve=extend_schema(summary="Read what is known of an API key"),
     create=extend_schema(
         summary="Create an API key; it is shown once, here",
+        request=CreationSerializer,
         responses={201: NewApiKeySerializer, **errors(400)},
     ),
     partial_update=extend_schema(
@@ -68,7 +70,7 @@ class ApiKeyViewSet(
         )
 
     def create(self, request: Request, **kwargs: Any) -> Response:
-        serializer = self._valid(ApiKeySerializer)
+        serializer = self._valid(CreationSerializer)
         key, token = ApiKey.objects.issue(
             project=self.project, by=self._actor, **serializer.validated_data
         )

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connection, connections, transaction
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from apikeys.models import Actor, ApiKey, ApiKeyEvent, ApiKeyStateError
@@ -53,6 +54,32 @@ class TestIssue:
             project=project, scopes=["metrics:read", "connections:read", "metrics:read"]
         )
         assert key.scopes == ["connections:read", "metrics:read"]
+
+
+@pytest.mark.django_db
+class TestByHash:
+    def test_it_finds_what_get_finds(self, project) -> None:
+        keys = [
+            ApiKeyFactory(project=project),
+            ApiKeyFactory(
+                project=project,
+                expires_at=timezone.now() + DAY,
+                allowed_networks=["192.0.2.0/24"],
+                by=Actor.of_user(project.owner),
+            ),
+        ]
+        for key in keys:
+            with CaptureQueriesContext(connection) as queries:
+                found = ApiKey.objects.by_hash(key.key_hash)
+                expected = {field.attname for field in ApiKey._meta.concrete_fields}
+                assert expected <= vars(found).keys()
+            assert len(queries) == 1
+            for name in expected:
+                assert getattr(found, name) == getattr(ApiKey.objects.get(pk=key.pk), name)
+
+    def test_it_finds_nothing_else(self, key) -> None:
+        assert ApiKey.objects.by_hash("0" * 64) is None
+        assert ApiKey.objects.by_hash("") is None
 
 
 @pytest.mark.django_db
