@@ -1,0 +1,152 @@
+"""Rotation against the bare limit: the same statements with ready strings and no cryptography."""
+
+import os
+import time
+from typing import Any
+
+from django.db import connections, transaction
+
+from benchmarks.models import PEERS, Encrypted, Tenant
+from benchmarks.rows import TEXT, Model, empty
+from benchmarks.timing import Task, Timing, interleaved
+from encryption.core.derivation import MasterKey
+from encryption.core.keyring import Keyring
+from encryption.registry import EncryptedColumn
+from encryption.rotation import Rotation
+
+_OLD, _NEW = (
+    MasterKey("an old key for measurements, known"),
+    MasterKey("a new key for measurements, known"),
+)
+_PAGE = 1_000
+_COLUMN = EncryptedColumn(Encrypted, Encrypted._meta.get_field("secret"))
+_TABLE = Encrypted._meta.db_table
+
+
+def measure(alias: str, rows: int, repetitions: int) -> dict[str, dict[str, Timing]]:
+    """Time a rotation from one v2 key to another, and those of the peers that can do one.
+
+    The peers have no command that reads back or keeps a user's edit: they are timed with the
+    fastest way there is, upserts of pages without any check.
+    """
+    before = _stored(alias, Keyring(_OLD), rows)
+    after = {pk: token for pk, _, token in _stored(alias, Keyring(_NEW), rows)}
+    tasks = {
+        "bare limit": lambda: _fill(alias, before) or (lambda: _bare(alias, after)),
+        "dashtray": lambda: _fill(alias, before) or (lambda: _rotate(alias, rows)),
+    }
+    figures = interleaved(tasks, rows, repetitions)
+    few = min(rows, 10_000)
+    for peer in PEERS:
+        if peer.text is not None:
+            theirs = interleaved({"peer": _upserts(peer.text, alias, few)}, few, 1)["peer"]
+            ratio = theirs.microseconds / figures["bare limit"].microseconds
+            figures[peer.name] = Timing(theirs.microseconds, ratio)
+    return {f"rotate {rows:,}, v2 to v2": figures}
+
+
+def from_v1(alias: str, rows: int, tenants: int) -> dict[str, float]:
+    """Rotate v1 rows of many tenants once: seconds, and how many cores that kept busy."""
+    old = Keyring(_OLD, write_format="v1")
+    _fill(alias, _stored(alias, old, rows, tenants))
+    start, cpu = time.perf_counter(), time.process_time()
+    _rotate(alias, rows)
+    wall = time.perf_counter() - start
+    return {
+        "rows": rows,
+        "tenants": tenants,
+        "seconds": wall,
+        "processor seconds per second": (time.process_time() - cpu) / wall,
+        "cores": os.cpu_count() or 1,
+    }
+
+
+def _stored(
+    alias: str, keyring: Keyring, rows: int, tenants: int = 100
+) -> list[tuple[int, int, str]]:
+    keys = [tenant.pk for tenant in Tenant.objects.using(alias).order_by("pk")[:tenants]]
+    context = _COLUMN.field.aad_context
+    return [
+        (number + 1, key, keyring.encrypt(TEXT, str(key), context))
+        for number in range(rows)
+        for key in (keys[number % len(keys)],)
+    ]
+
+
+def _fill(alias: str, rows: list[tuple[int, int, str]]) -> None:
+    empty(Encrypted, alias)
+    with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
+        cursor.executemany(
+            f"INSERT INTO {_TABLE} (id, tenant_id, secret) VALUES (%s, %s, %s)", rows
+        )
+
+
+def _rotate(alias: str, rows: int) -> None:
+    report = Rotation(_COLUMN, alias, keyring=Keyring(_NEW, [_OLD])).run()
+    if report.rotated != rows or report.failures:
+        raise RuntimeError(f"{report.rotated} of {rows} rows were rotated")
+
+
+def _bare(alias: str, new: dict[int, str]) -> None:
+    """Pages, compare-and-swaps and read-backs by hand-written SQL, through one cursor."""
+    connection = connections[alias]
+    last = 0
+    with connection.cursor() as cursor:
+        while True:
+            cursor.execute(
+                f"SELECT id, secret, tenant_id FROM {_TABLE} WHERE secret IS NOT NULL AND id > %s "
+                f"AND substr(secret, 4, 8) <> %s ORDER BY id LIMIT {_PAGE}",
+                [last, _NEW.key_id],
+            )
+            page = cursor.fetchall()
+            if not page:
+                return
+            last = page[-1][0]
+            with transaction.atomic(using=alias):
+                _swap(cursor, connection.vendor, page, new)
+                cursor.execute(
+                    f"SELECT id, secret, tenant_id FROM {_TABLE} WHERE id BETWEEN %s AND %s",
+                    [page[0][0], last],
+                )
+                for pk, token, _ in cursor.fetchall():
+                    if token != new[pk]:
+                        raise RuntimeError("a row was not written")
+
+
+def _swap(cursor: Any, vendor: str, page: list[tuple[Any, ...]], new: dict[int, str]) -> None:
+    if vendor == "postgresql":
+        cursor.execute(
+            f"UPDATE {_TABLE} SET secret = swaps.new "
+            "FROM unnest(%s::bigint[], %s::text[], %s::text[]) AS swaps (pk, old, new) "
+            f"WHERE id = swaps.pk AND secret = swaps.old",
+            [
+                [row[0] for row in page],
+                [row[1] for row in page],
+                [new[row[0]] for row in page],
+            ],
+        )
+    else:
+        cursor.executemany(
+            f"UPDATE {_TABLE} SET secret = %s WHERE id = %s AND secret = %s",
+            [(new[row[0]], row[0], row[1]) for row in page],
+        )
+
+
+def _upserts(model: Model, alias: str, rows: int) -> Task:
+    manager = model._base_manager.using(alias)
+
+    def run() -> None:
+        last = 0
+        while page := list(manager.filter(pk__gt=last).order_by("pk")[:_PAGE]):
+            last = page[-1].pk
+            manager.bulk_create(
+                page, update_conflicts=True, update_fields=["secret"], unique_fields=["id"]
+            )
+
+    def prepare() -> Any:
+        empty(model, alias)
+        tenant = Tenant.objects.using(alias).order_by("pk")[0].pk
+        manager.bulk_create([model(tenant_id=tenant, secret=TEXT) for _ in range(rows)])
+        return run
+
+    return prepare
