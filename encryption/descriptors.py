@@ -13,7 +13,7 @@ from django.db import models
 from django.db.models.query_utils import DeferredAttribute
 
 from encryption.api import Salt, salt_text
-from encryption.binding import Partial, layout_of, stored_row
+from encryption.binding import Partial, layout_of, layout_of_class, stored_row
 from encryption.core import tokens
 
 if TYPE_CHECKING:
@@ -268,6 +268,34 @@ class EncryptedAttribute(DeferredAttribute):
         if type(known) is Partial:
             under = known.filled(tuple(sources))
             instance._state.encrypted_under = under  # type: ignore[attr-defined]
+
+
+class InheritedAttribute(EncryptedAttribute):
+    """The attribute on a child of multi-table inheritance, of a column in its parent's table.
+
+    Django makes the parent's instance out of the child's attributes, when rows are deleted for
+    one. It gets the ciphertext: a secret that cannot be read is no reason to keep a row.
+    """
+
+    def __get__(self, instance: models.Model | None, cls: Any = None) -> Any:
+        if instance is not None:
+            asking = sys._getframe(1).f_globals.get("__name__")
+            if asking == "django.db.models.fields.related_descriptors":
+                return self._for_parent(instance)
+        return super().__get__(instance, cls)
+
+    def _for_parent(self, instance: models.Model) -> Ciphertext | None:
+        secret = self.field.stored_in(instance)
+        if secret is None or secret._token is None:
+            return secret
+        layout = layout_of(instance)
+        under = secret._sources or layout.loaded(instance) or layout.current(instance)
+        values = {**instance.__dict__, **dict(zip(layout.attnames, under, strict=True))}
+        moved = secret.detached()
+        moved._sources = tuple(
+            values.get(name) for name in layout_of_class(self.field.model).attnames
+        )
+        return moved
 
 
 class ForeignCiphertext:

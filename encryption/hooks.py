@@ -26,7 +26,7 @@ from django.db.models.manager import Manager
 
 from encryption.binding import Layout, Partial, layout_of
 from encryption.core.errors import MissingSaltError
-from encryption.descriptors import UNREAD, Ciphertext, refresh_of
+from encryption.descriptors import UNREAD, Ciphertext, InheritedAttribute, refresh_of
 from encryption.guards import guard, vouching
 from encryption.managers import SourcesQuerySet
 from encryption.rawsaves import listen_to
@@ -73,6 +73,9 @@ def _set_up(cls: type[models.Model], layout: Layout) -> None:
             setattr(cls, name, classmethod(wrapped) if name == "from_db" else wrapped)
     for source in layout.sources:
         guard(source.field, layout)
+    for field in layout.fields:
+        if field.model is not cls._meta.concrete_model:
+            setattr(cls, field.attname, InheritedAttribute(field))
     listen_to(cls)
     for manager in cls._meta.managers:
         # Django's own manager learns that only("secret") needs the secret's sources too.
@@ -216,7 +219,9 @@ def _seal_first(layout: Layout, instance: models.Model, update_fields: Any) -> N
         return  # a default will make it while Django saves, and a secret is bound to it
     for field in layout.fields:
         if update_fields is None or field.name in update_fields or field.attname in update_fields:
-            secret = instance.__dict__.get(field.attname)
+            # A deferred secret is loaded before its source in another table is written.
+            load = layout.spans_tables and not instance._state.adding
+            secret = field.stored_in(instance) if load else instance.__dict__.get(field.attname)
             if secret is not None:
                 field.seal(instance, secret)
 

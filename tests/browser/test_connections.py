@@ -12,7 +12,7 @@ from projects.models import Project
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
-SECRET = "sk_live_canary_browser_7f3b1c"  # noqa: S105
+SECRET = "sk_live_canary_browser_7f3b1c"
 OTHER = "sk_live_canary_browser_second"
 
 

@@ -12,6 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.utils.connection import ConnectionDoesNotExist
 
+from encryption.conf import get_keyring
 from encryption.management.terminal import Progress, StopSignal
 from encryption.models import RotationRun
 from encryption.ranges import DEFAULT_ROWS_PER_TASK, collect, plan, stale_rows, stop
@@ -64,6 +65,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
+            get_keyring()
             chosen = places(options["model"], options["database"])
         except (LookupError, ConnectionDoesNotExist, ImproperlyConfigured) as error:
             raise CommandError(str(error.args[0]), returncode=2) from None
