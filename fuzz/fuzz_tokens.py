@@ -49,7 +49,7 @@ def edited(token: str, data: atheris.FuzzedDataProvider) -> str:
     return "".join(letters)
 
 
-def made_up(data: atheris.FuzzedDataProvider) -> str:
+def made_up(data: atheris.FuzzedDataProvider) -> str:  # noqa: PLR0911
     """Return the text to decrypt that this input stands for."""
     match data.ConsumeIntInRange(0, 6):
         case 0:

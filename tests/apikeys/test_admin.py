@@ -129,7 +129,6 @@ def test_each_form_has_an_id_of_its_own(root) -> None:
         {"request_id": "x"},
         {"project": "x"},
     ],
-    ids=str,
 )
 def test_what_is_not_valid_comes_back_with_an_error(root, project, change) -> None:
     response = root.post(ADD, form(project, **change))

@@ -94,7 +94,6 @@ KEY = tokens.generate().plaintext
         {"project": "00000000-0000-0000-0000-000000000000"},
         {"project": KEY},
     ],
-    ids=lambda change: str(change)[:40],
 )
 def test_what_is_not_valid_is_an_error_and_not_repeated(project, change) -> None:
     wanted = {"project": str(project.pk), "--name": "Cron", "--scope": "metrics:read"} | change
