@@ -1,0 +1,85 @@
+"""The record of a run, while it goes on and afterwards."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pytest_django import Settings
+
+from encryption import runs
+from encryption.models import RotationRun
+from encryption.rotation import Options
+from encryption.runs import Run, places
+from tests.encryption.database import store
+from tests.fieldapp.factories import NoteFactory
+
+OLD = "the old master key, at least 32 characters long"
+NEW = "the new master key, at least 32 characters long"
+
+
+@pytest.fixture
+def stale(settings: Settings, db: None) -> list[Any]:
+    settings.ENCRYPTION = {"MASTER_KEY": OLD}
+    notes = NoteFactory.create_batch(4)
+    settings.ENCRYPTION = {"MASTER_KEY": NEW, "MASTER_KEY_FALLBACKS": [OLD]}
+    return notes
+
+
+def a_run(**options: Any) -> Run:
+    return Run(places("fieldapp.Note.secret"), Options(batch_size=1, **options), "a test")
+
+
+def test_the_record_is_written_while_it_goes_on(
+    stale: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "_SECONDS_BETWEEN_RECORDS", 0)
+    seen: list[int] = []
+
+    def look(report: object) -> None:
+        record = RotationRun.objects.get()
+        assert record.status == "running"
+        assert record.finished_at is None
+        seen.append(record.columns[0]["rotated"])
+
+    run = Run(places("fieldapp.Note.secret"), Options(batch_size=1), "a test", look)
+    assert RotationRun.objects.get().status == "running"
+    run.execute()
+    assert seen == [1, 2, 3, 4]
+    assert RotationRun.objects.get().status == "done"
+
+
+def test_the_record_is_not_written_for_every_page(
+    stale: list[Any], django_assert_num_queries: Callable[..., Any]
+) -> None:
+    run = a_run()
+    with django_assert_num_queries(1, info="the last one"):
+        for _ in range(3):
+            run._after_page(run.reports[0] if run.reports else None)  # type: ignore[arg-type]
+        run._save()
+
+
+def test_failures_are_in_the_record_in_bounds(
+    stale: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "MOST_FAILURES_KEPT", 2)
+    for note in stale[:3]:
+        store(note, "secret", "no token")
+    record = a_run().execute()
+    assert record.status == "incomplete"
+    assert record.columns[0]["failed"] == 3
+    assert len(record.failures) == 2
+    assert set(record.failures[0]) == {"label", "database", "pk", "reason"}
+
+
+def test_stopping(stale: list[Any]) -> None:
+    run = a_run(should_stop=lambda: True)
+    assert run.execute().status == "stopped"
+    assert (run.stopped, run.stale) == (True, 3)
+
+
+def test_a_user_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    assert "@" in runs.whoami()
