@@ -1,4 +1,4 @@
-"""Run the measurements: ``python -m benchmarks [--quick] [--only NAME]``."""
+"""Run the measurements: ``python -m benchmarks [--quick]``."""
 
 import argparse
 import os
@@ -26,39 +26,38 @@ from benchmarks.timing import Timing  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results"
 
-#: Rows, tenants and repetitions of the two forms of a run.
-FULL = {
-    "rows": 10_000,
-    "tenants": 1_000,
-    "rotated": 100_000,
-    "v1 tenants": 500,
-    "growth": (1_000, 10_000, 100_000),
-    "values": 5_000,
-    "singles": 300,
-    "repetitions": 5,
-}
-QUICK = {
-    "rows": 200,
-    "tenants": 100,
-    "rotated": 500,
-    "v1 tenants": 5,
-    "growth": (100, 200),
-    "values": 200,
-    "singles": 20,
-    "repetitions": 1,
-}
+
+def sizes(rows: int, repetitions: int) -> dict[str, Any]:
+    """How much is measured: `rows` is 10,000 in a full run and 200 in a quick one."""
+    return {
+        "rows": rows,
+        "tenants": min(1_000, rows // 2),
+        "rotated": rows * 10,
+        "v1 tenants": max(5, rows // 20),
+        "growth": (rows // 10, rows, rows * 10),
+        "values": 300,
+        "singles": max(20, rows // 40),
+        "repetitions": repetitions,
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small numbers: to see that it runs")
-    quick = parser.parse_args().quick
-    size = QUICK if quick else FULL
+    parser.add_argument("--rows", type=int, default=10_000, help="rows of a table (10,000)")
+    parser.add_argument("--repetitions", type=int, default=7, help="of each measure (7)")
+    options = parser.parse_args()
+    quick = options.quick
+    size = sizes(200, 1) if quick else sizes(options.rows, options.repetitions)
+    path = RESULTS / f"{'quick' if quick else 'full'}.json"
     result: dict[str, Any] = {"machine": machine(), "size": size, "databases": {}}
     print(report.heading(result["machine"]))
-    result["values"] = shown("Single values", values.measure(size["values"], size["repetitions"]))
+    result["values"] = shown(
+        "Single values", values.measure(size["values"], size["repetitions"] * 7)
+    )
     with database("default"):
         result["databases"]["SQLite"] = of_database("SQLite", "default", size)
+        report.save(path, result)  # a run that is broken off keeps what it has
         result["keys"] = shown("API keys", keys.measure(size["singles"], size["repetitions"]))
     try:
         with database("postgresql"):
@@ -71,9 +70,8 @@ def main() -> None:
     for name, problem in result["problems"].items():
         print(f"{name} does not run: {problem}")
     result["load at the end"] = os.getloadavg()
-    name = "quick" if quick else "full"
-    report.save(RESULTS / f"{name}.json", result)
-    (RESULTS / f"{name}.svg").write_text(chart.draw(result), encoding="utf-8")
+    report.save(path, result)
+    path.with_suffix(".svg").write_text(chart.draw(result), encoding="utf-8")
 
 
 def machine() -> dict[str, Any]:
@@ -129,9 +127,7 @@ def of_database(title: str, alias: str, size: dict[str, Any]) -> dict[str, Any]:
     )
     figures["rotation from v1"] = rotations.from_v1(alias, size["rotated"], size["v1 tenants"])
     print(report.plain(figures["rotation from v1"]))
-    figures["growth"] = shown(
-        f"{title}: growth", rows.growth(alias, size["growth"], min(repetitions, 3))
-    )
+    figures["growth"] = shown(f"{title}: growth", rows.growth(alias, size["growth"], 1))
     for model in models.TABLES[1:]:
         rows.empty(model, alias)
     return figures
