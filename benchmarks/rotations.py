@@ -100,7 +100,7 @@ def _bare(alias: str, new: dict[int, str]) -> None:
             )
             page = cursor.fetchall()
             if not page:
-                return
+                break
             last = page[-1][0]
             with transaction.atomic(using=alias):
                 _swap(cursor, connection.vendor, page, new)
@@ -111,6 +111,8 @@ def _bare(alias: str, new: dict[int, str]) -> None:
                 for pk, token, _ in cursor.fetchall():
                     if token != new[pk]:
                         raise RuntimeError("a row was not written")
+    if last != len(new):
+        raise RuntimeError(f"{last} of {len(new)} rows were written")
 
 
 def _swap(cursor: Any, vendor: str, page: list[tuple[Any, ...]], new: dict[int, str]) -> None:

@@ -1,0 +1,100 @@
+"""Peak memory of a rotation by rows of the table: ``python -m benchmarks.memory_of_rotation``.
+
+Each table is filled by one process and rotated by another, in an SQLite file, whose peak resident
+memory is read from the operating system. The difference has to stay within 20 MB.
+"""
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+MOST_MEGABYTES = 20
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 1_000_000])
+    parser.add_argument("--step", choices=["fill", "rotate"], help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.step:
+        _step(options.step, options.rows[0])
+        return 0
+    peaks = []
+    for rows in options.rows:
+        with TemporaryDirectory() as folder:
+            environment = {**os.environ, "MEMORY_DATABASE": str(Path(folder) / "rows.sqlite3")}
+            for step in ("fill", "rotate"):
+                command = [sys.executable, "-m", __spec__.name, "--rows", str(rows), "--step", step]
+                told = subprocess.run(
+                    command, env=environment, check=True, stdout=subprocess.PIPE, text=True
+                ).stdout
+        peak, seconds = map(float, told.split())
+        peaks.append(peak)
+        print(f"{rows:>9,} rows: peak {peak:.1f} MB, {rows / seconds:,.0f} rows/s")
+    growth = max(peaks) - min(peaks)
+    print(f"difference {growth:.1f} MB (at most {MOST_MEGABYTES})")
+    return int(growth > MOST_MEGABYTES)
+
+
+def _step(step: str, rows: int) -> None:
+    os.environ["DJANGO_SETTINGS_MODULE"] = "benchmarks.settings"
+    import django  # noqa: PLC0415
+
+    django.setup()
+    from django.db import connections  # noqa: PLC0415
+
+    connections.settings["default"]["NAME"] = os.environ["MEMORY_DATABASE"]
+    if step == "fill":
+        _fill(rows)
+        return
+    start = time.perf_counter()
+    _rotate(rows)
+    seconds = time.perf_counter() - start
+    # Kilobytes on Linux, bytes on macOS.
+    unit = 1_000_000 if sys.platform == "darwin" else 1_000
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, seconds)
+
+
+def _fill(rows: int) -> None:
+    from django.db import connection  # noqa: PLC0415
+
+    from benchmarks.models import Encrypted, Tenant  # noqa: PLC0415
+    from benchmarks.rotations import _OLD  # noqa: PLC0415
+    from encryption.core.keyring import Keyring  # noqa: PLC0415
+
+    keyring, field = Keyring(_OLD), Encrypted._meta.get_field("secret")
+    with connection.schema_editor() as editor:
+        editor.create_model(Tenant)
+        editor.create_model(Encrypted)
+    tenants = [Tenant.objects.create(name="tenant").pk for _ in range(1_000)]
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            f"INSERT INTO {Encrypted._meta.db_table} (tenant_id, secret) VALUES (%s, %s)",
+            (
+                (pk, keyring.encrypt(f"secret {number}", str(pk), field.aad_context))
+                for number in range(rows)
+                for pk in (tenants[number % len(tenants)],)
+            ),
+        )
+
+
+def _rotate(rows: int) -> None:
+    from benchmarks.models import Encrypted  # noqa: PLC0415
+    from benchmarks.rotations import _NEW, _OLD  # noqa: PLC0415
+    from encryption.core.keyring import Keyring  # noqa: PLC0415
+    from encryption.registry import EncryptedColumn  # noqa: PLC0415
+    from encryption.rotation import Rotation  # noqa: PLC0415
+
+    column = EncryptedColumn(Encrypted, Encrypted._meta.get_field("secret"))
+    report = Rotation(column, "default", keyring=Keyring(_NEW, [_OLD])).run()
+    if report.rotated != rows:
+        raise RuntimeError(f"{report.rotated} of {rows} rows were rotated")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
