@@ -133,6 +133,8 @@ class Rotation:
         self.table = Table(column, database, self.options.after, self.options.upto)
         self.layout = self.table.layout
         self.report = ColumnReport(column.label, database)
+        #: What a current v2 token begins with.
+        self._current = tokens.v2_prefix(self.keyring.primary.key_id)
         self._failed: set[Any] = set()
         self._started = time.monotonic()
 
@@ -201,13 +203,12 @@ class Rotation:
 
     def _is_current(self, token: str, salt: str, bound: Sequence[str | None]) -> bool:
         """Say whether a token is under the primary key and in the write format (and readable)."""
-        key_id = tokens.key_id_of(token)
         if self.keyring.write_format == tokens.V2:
-            if key_id != self.keyring.primary.key_id:
+            if not token.startswith(self._current):
                 return False
             self.keyring.decrypt(token, salt, self.field.aad_context, bound)
             return True
-        if key_id is not None:
+        if tokens.key_id_of(token) is not None:
             return False
         try:
             self.primary_only.decrypt(token, salt)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Field
 
 from encryption.registry import EncryptedColumn
 
@@ -41,14 +42,11 @@ def swap(connection: BaseDatabaseWrapper, column: EncryptedColumn, swaps: Sequen
     """
     names = _Names(connection, column)
     fields = column.model._meta.pk_fields
-    prepared = []
-    for pk, old, new in swaps:
-        parts = pk if len(fields) > 1 else (pk,)
-        keys = [
-            field.get_db_prep_value(part, connection)
-            for field, part in zip(fields, parts, strict=True)
-        ]
-        prepared.append((*keys, old, new))
+    if len(fields) == 1:
+        prepare = fields[0].get_db_prep_value
+        prepared = [(prepare(pk, connection), old, new) for pk, old, new in swaps]
+    else:
+        prepared = [(*_prepared(fields, pk, connection), old, new) for pk, old, new in swaps]
     if len(names.keys) == 1 and connection.vendor == "postgresql":
         _swap_postgresql(connection, names, prepared)
     elif len(names.keys) == 1 and connection.vendor == "mysql" and _joins_by(names.key_types[0]):
@@ -56,6 +54,13 @@ def swap(connection: BaseDatabaseWrapper, column: EncryptedColumn, swaps: Sequen
             _swap_mysql(connection, names, batch)
     else:
         _swap_one_by_one(connection, names, prepared)
+
+
+def _prepared(
+    fields: "Sequence[Field[Any, Any]]", pk: Sequence[Any], connection: BaseDatabaseWrapper
+) -> list[Any]:
+    pairs = zip(fields, pk, strict=True)
+    return [field.get_db_prep_value(part, connection) for field, part in pairs]
 
 
 def go_by_index(connection: BaseDatabaseWrapper) -> None:
