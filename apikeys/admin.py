@@ -11,7 +11,6 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.decorators import method_decorator
-from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_variables
 
 from apikeys.forms import AIKeyForm, NewApiKeyForm, RenameForm, RotationForm
@@ -133,10 +132,10 @@ class ApiKeyAdmin(ProjectScopedAdmin):
     def _shown_once(self, request: HttpRequest, key: Any) -> HttpResponse:
         """The reply to the request that made the key, and the only page that it is ever on.
 
-        There is no address under which the page could be asked for again, and no copy: it is
-        not stored by a cache, and its script empties it when it is left.
+        There is no address under which the page could be asked for again, and no copy: like all
+        pages of the admin it is "no-store", and its script empties it when it is left.
         """
-        response = TemplateResponse(
+        return TemplateResponse(
             request,
             "admin/apikeys/apikey/shown_once.html",
             {
@@ -147,8 +146,6 @@ class ApiKeyAdmin(ProjectScopedAdmin):
                 "plaintext": key.token.plaintext,
             },
         )
-        response["Cache-Control"] = "no-store"
-        return response
 
     def get_urls(self) -> list[URLPattern]:
         rotate = path(
@@ -158,7 +155,6 @@ class ApiKeyAdmin(ProjectScopedAdmin):
         )
         return [rotate, *super().get_urls()]
 
-    @method_decorator(never_cache)
     @method_decorator(sensitive_variables())
     def rotate_view(self, request: HttpRequest, key_id: Any) -> HttpResponse:
         key = self.get_object(request, str(key_id))

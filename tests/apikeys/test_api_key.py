@@ -114,8 +114,11 @@ class TestRotate:
         lifetime = successor.expires_at - successor.created_at
         assert abs(lifetime - 30 * DAY) < timedelta(minutes=1)
 
-    def test_the_successor_lives_no_longer_than_the_maximum(self, project, settings) -> None:
-        key = ApiKeyFactory(project=project)
+    @pytest.mark.parametrize("lifetime", [None, 30 * DAY], ids=str)
+    def test_the_successor_lives_no_longer_than_the_maximum(
+        self, project, settings, lifetime
+    ) -> None:
+        key = ApiKeyFactory(project=project, expires_at=lifetime and timezone.now() + lifetime)
         settings.API_KEYS_MAXIMUM_LIFETIME = 10 * DAY
         successor, _token = key.rotate(DAY, by=OPERATOR)
         assert successor.expires_at <= timezone.now() + 10 * DAY

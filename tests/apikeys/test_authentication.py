@@ -14,9 +14,7 @@ from rest_framework.views import APIView
 from apikeys import tokens
 from apikeys.authentication import ApiKeyUser
 from apikeys.scopes import Scope
-from apikeys.throttling import ApiKeyRateThrottle
 from encryption import sha256_hex
-from projects.views import ProjectViewSet
 
 from .factories import OPERATOR, ApiKeyFactory, issued
 
@@ -214,10 +212,7 @@ def test_a_list_holds_the_keys_project_alone(bearer, project) -> None:
     assert [one["id"] for one in found] == [str(project.pk)]
 
 
-def test_a_key_over_its_limit_is_429_and_told_when_to_come_back(
-    bearer, project, settings, monkeypatch
-) -> None:
-    monkeypatch.setattr(ProjectViewSet, "throttle_classes", [ApiKeyRateThrottle])
+def test_a_key_over_its_limit_is_429_and_told_when_to_come_back(bearer, project, settings) -> None:
     settings.API_KEYS_THROTTLE_RATE = "3/min"
     (_one, first), (_two, second) = issued(project=project), issued(project=project)
     answers = [bearer(first.plaintext).get(url(project)) for _ in range(4)]
