@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test services browser lint format types imports check bench bench-quick clean
+.PHONY: help install run test contract services browser lint format types imports check bench bench-quick clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -32,6 +32,9 @@ run: install  ## a site with demo data on http://127.0.0.1:$(PORT)/
 
 test: install  ## the whole suite on the database of DATABASE_URL, SQLite by default
 	$(BIN)/python -m pytest -n $(WORKERS)
+
+contract: install  ## the API against its OpenAPI document
+	$(BIN)/python -m pytest -m contract
 
 services: install  ## the tests against Prometheus and the message brokers
 	$(BIN)/python -m pytest -m services

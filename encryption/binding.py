@@ -76,9 +76,7 @@ NATIVE_TYPES: Final[Mapping[str, type]] = {
         ),
         int,
     ),
-    **dict.fromkeys(
-        ("CharField", "TextField", "SlugField", "GenericIPAddressField", "FilePathField"), str
-    ),
+    **dict.fromkeys(("CharField", "TextField", "SlugField", "FilePathField"), str),
     "UUIDField": UUID,
     "BooleanField": bool,
 }
@@ -133,9 +131,7 @@ class Source:
             )
         if self._end is None:  # the models it points to may not be loaded any earlier
             self._end = end_of_relations(self.field)
-            if _is_djangos_own(self._end) and not isinstance(
-                self._end, models.GenericIPAddressField
-            ):
+            if _is_djangos_own(self._end):
                 self._native = NATIVE_TYPES.get(self._end.get_internal_type())
         value = self._end.to_python(self._end.get_prep_value(value))
         return str.__str__(value) if isinstance(value, str) else str(value)
@@ -248,6 +244,10 @@ class Layout:
         """
         under: Values | None = getattr(instance._state, "encrypted_under", None)
         if type(under) is Partial:
+            for field in self.fields:  # what they are sealed under stays unknown
+                secret = instance.__dict__.get(field.attname)
+                if secret is not None and secret._token is not None and secret._sources is None:
+                    secret._sources = under
             under = self.read_sources(instance)
             instance._state.encrypted_under = under  # type: ignore[attr-defined]
         return under
@@ -299,6 +299,13 @@ class Layout:
     def bound(self, field: "EncryptedField", values: Values) -> list[str | None]:
         """Return the texts that a field's secret is bound to under these source values."""
         bound = self.readers[field.attname][2]
+        for source, place in bound:
+            if source.is_pk and values[place] is None:
+                raise FieldError(
+                    f"{field.label} is bound to {source.field.name!r}, which the database numbers "
+                    "when the row is inserted, after the value was encrypted. Nothing was "
+                    "written. Use a primary key with a default, such as uuid.uuid4."
+                )
         return [source.text(values[place]) for source, place in bound] if bound else []
 
 

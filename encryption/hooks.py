@@ -77,7 +77,7 @@ def _set_up(cls: type[models.Model], layout: Layout) -> None:
         if field.model is not cls._meta.concrete_model:
             setattr(cls, field.attname, InheritedAttribute(field))
     listen_to(cls)
-    for manager in cls._meta.managers:
+    for manager in cls._meta.local_managers:
         # Django's own manager learns that only("secret") needs the secret's sources too.
         if type(manager) is Manager:
             manager._queryset_class = SourcesQuerySet  # type: ignore[attr-defined]

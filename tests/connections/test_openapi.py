@@ -26,7 +26,8 @@ from projects.roles import Role
 from tests.connections.factories import ConnectionFactory
 from tests.projects.factories import UserFactory, member
 
-pytestmark = pytest.mark.django_db
+# The checks drive the site from threads of their own, so they run once, on SQLite in memory.
+pytestmark = [pytest.mark.django_db, pytest.mark.contract]
 
 EXAMPLES = 6
 SEQUENCES = 6

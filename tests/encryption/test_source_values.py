@@ -173,8 +173,6 @@ SPELLINGS: list[tuple[str, list[Any]]] = [
     ("text", [""]),
     ("text", [" a "]),
     ("slug", ["A"]),
-    ("ip", ["2001:db8::1", "2001:DB8::1", "2001:0db8:0:0:0:0:0:1", " 2001:db8::1 "]),
-    ("ip", ["10.0.0.1", " 10.0.0.1 "]),
     ("lowering", ["host.example", "HOST.example", "Host.Example"]),
     ("stripping", ["host", " host "]),
     ("uuid", [UUID(int=5), str(UUID(int=5)), UUID(int=5).hex, str(UUID(int=5)).upper(), 5]),
@@ -257,10 +255,9 @@ def test_an_enum_is_the_text_that_is_stored(realm: Any) -> None:
 @pytest.mark.parametrize(
     ("model", "realms"),
     [
-        (Stripped, {" north": "north", "south ": "south", "east": "east"}),
         (Lowered, {"NORTH": "north", "South": "south", "east": "east"}),
     ],
-    ids=["in pre_save", "in get_prep_value"],
+    ids=["in get_prep_value"],
 )
 def test_a_salt_that_changes_on_its_way(model: Any, realms: dict[str, str]) -> None:
     for realm, becomes in realms.items():
