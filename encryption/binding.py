@@ -246,7 +246,12 @@ class Layout:
         if type(under) is Partial:
             for field in self.fields:  # what they are sealed under stays unknown
                 secret = instance.__dict__.get(field.attname)
-                if secret is not None and secret._token is not None and secret._sources is None:
+                if (
+                    secret is not None
+                    and secret._token is not None
+                    and secret._sources is None
+                    and field.attname in instance._state.__dict__.get("loaded_secrets", ())
+                ):
                     secret._sources = under
             under = self.read_sources(instance)
             instance._state.encrypted_under = under  # type: ignore[attr-defined]
