@@ -190,7 +190,7 @@ def _check_search(admin: AnyAdmin) -> Iterator[Error]:
                 admin,
                 "search_fields",
                 name,
-                "Ciphertext cannot be searched: leave it out, or search a BlindIndexField.",
+                "Ciphertext cannot be searched: leave it out.",
                 40,
             )
 

@@ -77,7 +77,7 @@ def _check_options(model: type[models.Model], field: EncryptedField) -> Iterator
     random = "Every encryption of a value is a different text, so this can never work on it. "
     if field.unique:
         yield _error(
-            field, "has unique=True", random + "Use a BlindIndexField with unique=True.", 10
+            field, "has unique=True", random + "Compare the decrypted values instead.", 10
         )
     if field.db_index:  # type: ignore[attr-defined]
         yield _error(field, "has db_index=True", random + "Index another column.", 11)
@@ -165,7 +165,7 @@ def _check_constraints(model: type[models.Model], field: EncryptedField) -> Iter
                 field,
                 f"is named by {name!r}",
                 "Every encryption of a value is a different text, so uniqueness, order and "
-                "look-up cannot work on it. Leave it out, or use a BlindIndexField.",
+                "look-up cannot work on it. Leave it out.",
                 21,
             )
 
