@@ -250,10 +250,10 @@ class Layout:
                     secret is not None
                     and secret._token is not None
                     and secret._sources is None
-                    and field.attname in instance._state.__dict__.get("loaded_secrets", ())
+                    and field.attname in instance._state.__dict__.get("loaded_secrets", self.places)
                 ):
                     secret._sources = under
-            under = self.read_sources(instance)
+            under = under.filled(self.read_sources(instance))
             instance._state.encrypted_under = under  # type: ignore[attr-defined]
         return under
 

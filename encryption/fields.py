@@ -255,7 +255,7 @@ class EncryptedField(BaseField):
         salt_place, bound_places = layout.places[self.attname]
         places = (salt_place, *bound_places)
         if type(known) is Partial and layout.unsure(known, under, places):
-            known = layout.loaded(instance) or known
+            known = known.filled(layout.loaded(instance) or known)
         if not tokens.key_id_of(secret.token):
             places = (salt_place,)  # a v1 token is bound to its tenant and to nothing else
         plain = self.allow_plaintext and self.is_plaintext(
@@ -265,7 +265,7 @@ class EncryptedField(BaseField):
             secret._sources = known
             return
         if type(known) is Partial:
-            known = layout.loaded(instance) or known
+            known = known.filled(layout.loaded(instance) or known)
         if type(under) is Partial:
             under = under.filled(known)
         moved = self.resealed(layout, instance, secret, known, under)
