@@ -273,6 +273,13 @@ class Layout:
             for place in places
         )
 
+    def knows(self, field: "EncryptedField", values: Values) -> bool:
+        """Say whether none of the values that a field's secret depends on is missing."""
+        salt, bound = self.places[field.attname]
+        return bool(values) and all(
+            values[place] is not MISSING for place in (salt, *bound) if place >= 0
+        )
+
     def unsure(self, loaded: Values, now: Values, places: Sequence[int]) -> bool:
         """Say whether a source is set that was deferred, so that its stored value is unknown."""
         return any(loaded[place] is MISSING and now[place] is not MISSING for place in places)

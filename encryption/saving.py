@@ -49,7 +49,7 @@ class Stored:
             if field.attname in instance.__dict__:
                 secret = instance.__dict__[field.attname]
                 if secret is None or (
-                    is_clean(field, secret) and type(secret._sources or under) is tuple
+                    is_clean(field, secret) and layout.knows(field, secret._sources or under or ())
                 ):
                     tokens[field.attname] = secret
         return cls(sources, tokens)
@@ -218,7 +218,8 @@ class _Update:
         salt, bound = self._layout.places[field.attname]
         places = [place for place in (salt, *bound) if place >= 0]
         secret = self._given.get(field.attname)
-        if secret is not None and type(secret._sources) is not tuple and is_clean(field, secret):
+        known = secret is None or self._layout.knows(field, secret._sources or ())
+        if secret is not None and not known and is_clean(field, secret):
             # It was loaded without what it is sealed under, and is not changed: the row's own
             # stays, which may be a newer one.
             self.values = [one for one in self.values if one[0] is not field]
