@@ -76,9 +76,7 @@ def _check_options(model: type[models.Model], field: EncryptedField) -> Iterator
         return
     random = "Every encryption of a value is a different text, so this can never work on it. "
     if field.unique:
-        yield _error(
-            field, "has unique=True", random + "Compare the decrypted values instead.", 10
-        )
+        yield _error(field, "has unique=True", random + "Compare the decrypted values instead.", 10)
     if field.db_index:  # type: ignore[attr-defined]
         yield _error(field, "has db_index=True", random + "Index another column.", 11)
     if field.has_db_default():
