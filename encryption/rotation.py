@@ -125,11 +125,7 @@ class Rotation:
         self.options = options or Options()
         self.keyring = keyring or get_keyring()
         #: Reads with the primary key alone: what a rotated row has to be readable with.
-        self.primary_only = Keyring(
-            self.keyring.primary,
-            write_format=self.keyring.write_format,
-            read_formats=self.keyring.read_formats,
-        )
+        self.primary_only = self.keyring.alone()
         self.table = Table(column, database, self.options.after, self.options.upto)
         self.layout = self.table.layout
         self.report = ColumnReport(column.label, database)
