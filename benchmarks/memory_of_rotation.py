@@ -61,7 +61,7 @@ def _step(step: str, rows: int) -> None:
 
 
 def _fill(rows: int) -> None:
-    from django.db import connection  # noqa: PLC0415
+    from django.db import connection, transaction  # noqa: PLC0415
 
     from benchmarks.models import Encrypted, Tenant  # noqa: PLC0415
     from benchmarks.rotations import _OLD  # noqa: PLC0415
@@ -72,7 +72,7 @@ def _fill(rows: int) -> None:
         editor.create_model(Tenant)
         editor.create_model(Encrypted)
     tenants = [Tenant.objects.create(name="tenant").pk for _ in range(1_000)]
-    with connection.cursor() as cursor:
+    with transaction.atomic(), connection.cursor() as cursor:
         cursor.executemany(
             f"INSERT INTO {Encrypted._meta.db_table} (tenant_id, secret) VALUES (%s, %s)",
             (
