@@ -10,15 +10,13 @@ from playwright.sync_api import Error, Page, expect
 
 from apikeys import tokens
 from apikeys.models import ApiKey
-from tests.browser.conftest import browser, page  # noqa: F401
-
-from .factories import ProjectFactory, UserFactory
+from tests.apikeys.factories import ProjectFactory, UserFactory
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
 
 @pytest.fixture
-def site(page: Page) -> Page:  # noqa: F811
+def site(page: Page) -> Page:
     admin = UserFactory(username="admin", is_staff=True, is_superuser=True)
     admin.set_password("correct horse")
     admin.save()
@@ -66,6 +64,7 @@ def test_a_key_is_seen_once_used_and_revoked(site: Page, live_server) -> None:
     assert not holds(site, secret)
     with suppress(Error):  # Chromium has no copy of the page and says so: ERR_CACHE_MISS
         site.go_forward()
+    site.wait_for_timeout(500)  # its error page is a navigation of its own, without an event
     assert secret not in site.content()
 
     answer = use(live_server, key)
