@@ -35,5 +35,5 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep what needs a server's program out of the suite that needs none."""
     for item in items:
-        if "server" in getattr(item, "fixturenames", ()):
+        if {"server", "broker"}.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.services)

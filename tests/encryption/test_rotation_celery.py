@@ -23,7 +23,7 @@ from tests.encryption.test_rotation_crashes import NEW, OLD, environment, start
 from tests.fieldapp.factories import NoteFactory, TenantFactory, UuidTenantFactory
 from tests.fieldapp.models import Note, Vault
 
-pytest.importorskip("celery")
+
 __all__ = ["environment"]
 
 BROKERS = {
@@ -41,7 +41,7 @@ def broker(request: pytest.FixtureRequest, environment: dict[str, str]) -> dict[
     url, port = BROKERS[request.param]
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)):
-            pytest.skip(f"{request.param} does not answer")
+            pytest.fail(f"{request.param} does not answer on port {port}")
     keys = {"MASTER_ENCRYPTION_KEY": NEW, "OLD_MASTER_KEY": OLD}
     return {**environment, **keys, "CELERY_BROKER_URL": url, "CELERY_QUEUE": f"test-{uuid.uuid4()}"}
 
