@@ -23,7 +23,6 @@ from tests.encryption.test_rotation_crashes import NEW, OLD, environment, start
 from tests.fieldapp.factories import NoteFactory, TenantFactory, UuidTenantFactory
 from tests.fieldapp.models import Note, Vault
 
-
 __all__ = ["environment"]
 
 BROKERS = {
