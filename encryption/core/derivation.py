@@ -25,10 +25,10 @@ from typing import Final, NoReturn
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 
-from encryption.core.tokens import part, v2_prefix
+from encryption.core.tokens import associated_data, v2_head, v2_prefix
 
 KEY_BYTES: Final = 32
 MINIMUM_KEY_LENGTH: Final = 32
@@ -49,8 +49,21 @@ def _pbkdf2(password: bytes, salt: bytes, iterations: int) -> bytes:
     return kdf.derive(password)
 
 
-def _hkdf_expand(root: bytes, info: bytes, length: int) -> bytes:
-    return HKDFExpand(algorithm=_SHA256, length=length, info=info).derive(root)
+def keyed(root: bytes) -> HMAC:
+    """Return HMAC-SHA256 with the root as its key, of which each derivation uses a copy."""
+    return HMAC(root, _SHA256)
+
+
+def _hkdf_expand(prf: HMAC, info: bytes, length: int) -> bytes:
+    """HKDF-Expand as RFC 5869 section 2.3 has it; a library's would key the HMAC anew each time,
+    and a cold cache derives a key for each row."""
+    output = block = b""
+    for counter in range(1, -(-length // 32) + 1):
+        one = prf.copy()
+        one.update(block + info + bytes((counter,)))
+        block = one.finalize()
+        output += block
+    return output[:length]
 
 
 def derive_root(master_key: bytes) -> bytes:
@@ -60,12 +73,16 @@ def derive_root(master_key: bytes) -> bytes:
 
 def derive_key_id(root: bytes) -> str:
     """Return the 8 hex digits that name a master key without telling it."""
-    return _hkdf_expand(root, _KEY_ID_INFO, 4).hex()
+    return _hkdf_expand(keyed(root), _KEY_ID_INFO, 4).hex()
 
 
-def derive_tenant(root: bytes, salt: bytes) -> tuple[bytes, bytes]:
-    """Return a tenant's v2 AES-256 key (32 bytes) and its commitment (16 bytes)."""
-    both = _hkdf_expand(root, _TENANT_INFO + salt, KEY_BYTES + 16)
+def derive_tenant(prf: HMAC, salt: bytes) -> tuple[bytes, bytes]:
+    """Return a tenant's v2 AES-256 key (32 bytes) and its commitment (16 bytes).
+
+    Args:
+        prf: of the master key's root, see :func:`keyed`.
+    """
+    both = _hkdf_expand(prf, _TENANT_INFO + salt, KEY_BYTES + 16)
     return both[:KEY_BYTES], both[KEY_BYTES:]
 
 
@@ -75,13 +92,34 @@ def derive_v1(master_key: bytes, salt: bytes) -> bytes:
 
 
 class TenantKey:
-    """What encrypts one tenant's v2 values under one master key; made to be cached."""
+    """What encrypts one tenant's v2 values under one master key; made to be cached.
 
-    __slots__ = ("cipher", "commitment")
+    It carries all that a value of the tenant needs, since this is paid for each value: AES-GCM's
+    two methods, and what it shares with its master key.
+    """
 
-    def __init__(self, key: bytes, commitment: bytes) -> None:
-        self.cipher = AESGCM(key)
+    __slots__ = (
+        "aad_heads",
+        "commitment",
+        "decrypt",
+        "encrypt",
+        "head",
+        "last_byte",
+        "master",
+        "prefix",
+    )
+
+    def __init__(self, key: bytes, commitment: bytes, master: "MasterKey") -> None:
+        cipher = AESGCM(key)
+        self.encrypt = cipher.encrypt
+        self.decrypt = cipher.decrypt
         self.commitment = commitment
+        self.master = master
+        #: How the tenant's tokens begin, and the byte of the commitment that it has not all of.
+        self.head = v2_head(master.prefix, commitment)
+        self.last_byte = commitment[-1]
+        self.prefix = master.prefix
+        self.aad_heads = master.aad_heads
 
 
 class _AadHeads(dict[str, bytes]):
@@ -92,7 +130,7 @@ class _AadHeads(dict[str, bytes]):
         self._key = key
 
     def __missing__(self, context: str) -> bytes:
-        head = part("v2") + part(self._key.key_id) + part(context)
+        head = associated_data(self._key.key_id, context)
         if len(self) >= _MOST_CONTEXTS:
             self.clear()
         self[context] = head
@@ -108,7 +146,7 @@ class MasterKey:
         ValueError: shorter than 32 characters, or not encodable as UTF-8.
     """
 
-    __slots__ = ("_key_id", "_lock", "_root", "_secret", "aad_heads", "prefix")
+    __slots__ = ("_key_id", "_lock", "_prf", "_root", "_secret", "aad_heads", "prefix")
 
     def __init__(self, secret: str) -> None:
         length = len(secret)
@@ -127,6 +165,7 @@ class MasterKey:
             raise ValueError("a master key is UTF-8 text and this one is not")
         self._secret = encoded
         self._root: bytes | None = None
+        self._prf: HMAC | None = None
         self._key_id = ""
         self._lock = threading.Lock()
         self.aad_heads = _AadHeads(self)
@@ -164,7 +203,10 @@ class MasterKey:
 
     def tenant_key(self, salt: str) -> TenantKey:
         """Derive (not cached) what encrypts this tenant's v2 values."""
-        return TenantKey(*derive_tenant(self.root, salt.encode("utf-8")))
+        prf = self._prf
+        if prf is None:
+            prf = self._prf = keyed(self.root)
+        return TenantKey(*derive_tenant(prf, salt.encode("utf-8")), self)
 
     def v1_cipher(self, salt: str) -> AESGCM:
         """Derive (not cached) the cipher of this tenant's v1 values."""

@@ -5,9 +5,15 @@ Bad data raises a :class:`DecryptionError`; misuse raises the built-in ``TypeErr
 plaintext, a key or a whole token.
 """
 
+from encryption.core.counts import COUNTS
+
 
 class EncryptionError(Exception):
-    """Base of all errors of this package."""
+    """Base of all errors of this package. Each is counted where it is made."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        COUNTS.fail(type(self).__name__)
 
 
 class DecryptionError(EncryptionError):
@@ -42,6 +48,10 @@ class MalformedTokenError(DecryptionError):
 
 class UnsupportedFormatError(DecryptionError):
     """A token version that this release does not know, or that READ_FORMATS leaves out."""
+
+
+class RepeatedKeyError(ValueError):
+    """A master key stands twice in a keyring, or two of them have one key id."""
 
 
 class MissingSaltError(EncryptionError, ValueError):

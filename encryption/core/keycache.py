@@ -3,10 +3,25 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future
 from typing import Generic, TypeVar
 
+from encryption.core.counts import COUNTS
+
 Key = TypeVar("Key")
+
+
+class _Derivation(Generic[Key]):
+    """One that others wait for, and what became of it. (A ``Future`` for each makes a lock and a
+    condition also where nobody waits, which costs as much as the derivation.)"""
+
+    __slots__ = ("error", "finished", "key")
+
+    #: Set when it is over, unless there was an error.
+    key: Key
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+        self.finished = threading.Event()
 
 
 class KeyCache(Generic[Key]):
@@ -29,7 +44,8 @@ class KeyCache(Generic[Key]):
         self.size = size
         self._entries: OrderedDict[Hashable, Key] = OrderedDict()
         self._last: Key | None = None
-        self._derivations: dict[Hashable, Future[Key]] = {}
+        #: Those under way; ``None`` as long as nobody waits for it.
+        self._derivations: dict[Hashable, _Derivation[Key] | None] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -55,35 +71,39 @@ class KeyCache(Generic[Key]):
             entry = self._entries.get(name)
             if entry is not None:
                 return entry
-            running = self._derivations.get(name)
-            mine: Future[Key] = Future()
-            if running is None:
-                self._derivations[name] = mine
+            if name in self._derivations:
+                running = self._derivations[name] or _Derivation()
+            else:
+                running = None
+            self._derivations[name] = running
         if running is not None:
-            return running.result()
-        return self._run(name, derivation, salt, mine)
-
-    def _run(
-        self, name: Hashable, derivation: Callable[[str], Key], salt: str, mine: "Future[Key]"
-    ) -> Key:
+            running.finished.wait()
+            if running.error is not None:
+                raise running.error
+            return running.key
         try:
             entry = derivation(salt)
-        except BaseException as error:
+            COUNTS.derivations += 1
             with self._lock:
-                del self._derivations[name]
-            mine.set_exception(error)
+                self._entries[name] = entry
+                self._last = entry
+                while len(self._entries) > self.size:
+                    self._entries.popitem(last=False)
+                waiting = self._derivations.pop(name)
+        except BaseException as error:  # also a Ctrl-C: who asks next must not wait for this one
+            with self._lock:
+                waiting = self._derivations.pop(name, None)
+            if waiting is not None:
+                waiting.error = error
+                waiting.finished.set()
             raise
-        with self._lock:
-            self._entries[name] = entry
-            self._last = entry
-            while len(self._entries) > self.size:
-                self._entries.popitem(last=False)
-            del self._derivations[name]
-        mine.set_result(entry)
+        if waiting is not None:
+            waiting.key = entry
+            waiting.finished.set()
         return entry
 
-    def clear(self) -> None:
-        """Forget every key."""
-        with self._lock:
-            self._entries.clear()
-            self._last = None
+    def renew_lock(self) -> None:
+        """After a fork: a thread that the child does not have may have held the lock, or have been
+        deriving. The keys that are there are whole, for a fork comes between two steps."""
+        self._lock = threading.Lock()
+        self._derivations = {}

@@ -2,28 +2,32 @@
 
 from collections.abc import Sequence
 from os import urandom
-from typing import Final
+from typing import Final, cast
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from encryption.core import tokens
-from encryption.core.derivation import KEY_BYTES, MasterKey, TenantKey
+from encryption.core.base64url import decode, encode
+from encryption.core.counts import COUNTS
+from encryption.core.derivation import MasterKey, TenantKey
 from encryption.core.errors import (
     DecryptionError,
     MalformedTokenError,
     MissingSaltError,
+    RepeatedKeyError,
     TamperedError,
     UnknownKeyError,
     UnsupportedFormatError,
     WrongKeyError,
 )
 from encryption.core.keycache import KeyCache
-from encryption.core.tokens import build_v2, parse_v2, part
+from encryption.core.tokens import V2_HEAD_LENGTH, V2_SHORTEST, parse_v2, part
 
 DEFAULT_CACHE_SIZE: Final = 10_000
 
-_NO_TENANT: Final = TenantKey(bytes(KEY_BYTES), b"")
+#: No salt is ``None``, so the key beside it is never looked at.
+_NONE_YET: Final = cast("tuple[str, TenantKey]", (None, None))
 _NOT_UTF8: Final = (
     "The token is authentic but what was encrypted is not UTF-8 text, so it was not written by "
     "this package or the original product. Write a new value."
@@ -41,7 +45,8 @@ class Keyring:
         cache_size: how many derived tenant keys are kept.
 
     Raises:
-        ValueError: a key stands twice in the ring, or a format is unknown.
+        RepeatedKeyError: a key stands twice in the ring.
+        ValueError: a format is unknown.
     """
 
     def __init__(
@@ -62,18 +67,20 @@ class Keyring:
         self.keys = (primary, *fallbacks)
         for place, key in enumerate(self.keys):
             if any(key.same_as(other) for other in self.keys[:place]):
-                raise ValueError(
+                raise RepeatedKeyError(
                     "a fallback key equals the primary key"
                     if key.same_as(primary)
                     else "a fallback key stands twice"
                 )
         self.write_format = write_format
+        self._writes_v1 = write_format == tokens.V1
         self.read_formats = tuple(read_formats)
         self._reads_v2 = tokens.V2 in read_formats
         self._by_prefix: dict[str, MasterKey] = {}
         self._tenants: KeyCache[TenantKey] = KeyCache(cache_size)
         self._v1_ciphers: KeyCache[AESGCM] = KeyCache(cache_size)
-        self._recent: tuple[str, MasterKey | None, TenantKey] = ("", None, _NO_TENANT)
+        # Rows of one tenant come in runs, so the last key is looked at before the cache.
+        self._recent = _NONE_YET
 
     def __repr__(self) -> str:
         return f"<Keyring of {len(self.keys)}, writes {self.write_format}>"
@@ -82,11 +89,11 @@ class Keyring:
         """The key ids, the primary's first. Derives the root of every key.
 
         Raises:
-            ValueError: two different keys have one key id.
+            RepeatedKeyError: two different keys have one key id.
         """
         ids = tuple(key.key_id for key in self.keys)
         if len(set(ids)) < len(ids):
-            raise ValueError("two master keys have one key id; replace one of them")
+            raise RepeatedKeyError("two master keys have one key id; replace one of them")
         return ids
 
     def alone(self) -> "Keyring":
@@ -95,6 +102,11 @@ class Keyring:
         ring._tenants = self._tenants
         ring._v1_ciphers = self._v1_ciphers
         return ring
+
+    def renew_locks(self) -> None:
+        """After a fork, see :meth:`KeyCache.renew_lock`; the child keeps the derived keys."""
+        self._tenants.renew_lock()
+        self._v1_ciphers.renew_lock()
 
     # -- encryption ---------------------------------------------------------------------------
 
@@ -110,30 +122,33 @@ class Keyring:
             MissingSaltError: ``salt`` is empty.
             ValueError: the text cannot be written as UTF-8 (it holds a lone surrogate).
         """
+        COUNTS.encryptions += 1
         try:
-            if self.write_format == tokens.V1:
+            if self._writes_v1:
                 return self._encrypt_v1(plaintext, salt)
-            primary = self.primary
-            recent = self._recent
-            if recent[0] == salt and recent[1] is primary:
-                tenant = recent[2]
-            else:
-                tenant = self._tenant_key(primary, salt)
-            aad = primary.aad_heads[context]
+            last_salt, tenant = self._recent
+            if last_salt != salt or tenant.master is not self.primary:
+                tenant = self._tenant_key(self.primary, salt)
+            aad = tenant.aad_heads[context]
             if bound_to:
                 aad += b"".join(map(part, bound_to))
             iv = urandom(12)
-            sealed = tenant.cipher.encrypt(iv, _utf8(plaintext), aad)
-            return build_v2(primary.prefix, tenant.commitment + iv + sealed)
+            sealed = tenant.encrypt(iv, plaintext.encode(), aad)
+            return tenant.prefix + encode(tenant.commitment + iv + sealed)
+        except UnicodeEncodeError:
+            pass  # it holds the plaintext, so it must not be the context of what is raised
         except BaseException:
             del plaintext  # a traceback page shows the locals of this frame
             raise
+        problem = _not_utf8(plaintext)
+        del plaintext
+        raise ValueError(problem)
 
     def _encrypt_v1(self, plaintext: str, salt: str) -> str:
         cipher = self._v1_cipher(self.primary, salt)
         iv = urandom(tokens.IV_BYTES)
         try:
-            return tokens.build_v1(iv, cipher.encrypt(iv, _utf8(plaintext), None))
+            return tokens.build_v1(iv, cipher.encrypt(iv, plaintext.encode(), None))
         except BaseException:
             del plaintext
             raise
@@ -150,32 +165,27 @@ class Keyring:
             UnsupportedFormatError: see there.
             MissingSaltError: ``salt`` is empty.
         """
-        master = self._by_prefix.get(token[:12])
-        if master is None:
-            if tokens.format_of(token) == tokens.V1:
+        COUNTS.decryptions += 1
+        last_salt, tenant = self._recent
+        if last_salt != salt or not token.startswith(tenant.head):
+            named = self._tenant_of(token, salt)
+            if named is None:
                 return _text(self._open_v1(token, salt))
-            master = self._master_of(token)
-        recent = self._recent
-        if recent[0] == salt and recent[1] is master:
-            tenant = recent[2]
-        else:
-            tenant = self._tenant_key(master, salt)
-        payload = parse_v2(token)
-        # Not a secret: every token of this tenant shows it. So no constant-time comparison.
-        if payload[:16] != tenant.commitment:
-            raise WrongKeyError(
-                f"The token names key {master.key_id}, which is in the keyring, but was made "
-                "under another salt: it belongs to another tenant, or the tenant's id changed. "
-                "Give the salt it was written with."
-            )
-        aad = master.aad_heads[context]
+            tenant = named
+        # The head holds all of the commitment but its last byte.
+        sealed = decode(token[V2_HEAD_LENGTH:])
+        if not sealed or len(token) < V2_SHORTEST:
+            sealed = parse_v2(token, V2_HEAD_LENGTH)  # says what is wrong
+        if sealed[0] != tenant.last_byte:
+            raise _wrong_key(token)
+        aad = tenant.aad_heads[context]
         if bound_to:
             aad += b"".join(map(part, bound_to))
         try:
-            return tenant.cipher.decrypt(payload[16:28], payload[28:], aad).decode("utf-8")
+            return tenant.decrypt(sealed[1:13], sealed[13:], aad).decode()
         except InvalidTag:
             raise TamperedError(
-                f"The token is under the right key ({master.key_id}) and salt, but its "
+                f"The token is under the right key ({token[3:11]}) and salt, but its "
                 "authentication failed: the data was changed, or it was moved here from another "
                 "column, row or host. After renaming a model or a field set context= to the old "
                 'label ("app_label.model_name.field_name"); otherwise restore the value from a '
@@ -184,6 +194,20 @@ class Keyring:
         except UnicodeDecodeError:
             pass  # it holds the plaintext, so it must not be the context of what is raised
         raise MalformedTokenError(_NOT_UTF8)
+
+    def _tenant_of(self, token: str, salt: str) -> TenantKey | None:
+        """Find the key of a v2 token and check its commitment; ``None`` for a v1 token."""
+        master = self._by_prefix.get(token[: tokens.V2_PREFIX_LENGTH])
+        if master is None:
+            if tokens.format_of(token) == tokens.V1:
+                return None
+            master = self._master_of(token)
+        tenant = self._tenant_key(master, salt)
+        # Not a secret: every token of this tenant shows it. So no constant-time comparison.
+        if not token.startswith(tenant.head):
+            parse_v2(token)
+            raise _wrong_key(token)
+        return tenant
 
     def _master_of(self, token: str) -> MasterKey:
         """Find the key that a v2 token names, deriving the key ids only as far as needed."""
@@ -230,16 +254,17 @@ class Keyring:
         name = (master, salt)
         tenant = self._tenants.get(name)
         if tenant is None:
+            COUNTS.cache_misses += 1
             _require(salt)
             tenant = self._tenants.derive(name, master.tenant_key, salt)
-        # Rows of one tenant come in runs, so the last key is looked at before the cache.
-        self._recent = (salt, master, tenant)
+        self._recent = (salt, tenant)
         return tenant
 
     def _v1_cipher(self, master: MasterKey, salt: str) -> AESGCM:
         name = (master, salt)
         cipher = self._v1_ciphers.get(name)
         if cipher is None:
+            COUNTS.cache_misses += 1
             _require(salt)
             cipher = self._v1_ciphers.derive(name, master.v1_cipher, salt)
         return cipher
@@ -258,17 +283,21 @@ def _require(salt: str) -> None:
         )
 
 
-def _utf8(plaintext: str) -> bytes:
-    try:
-        return plaintext.encode("utf-8")
-    except UnicodeEncodeError as error:
-        position = error.start
-    # Raised out here, where no context carries the plaintext along. "del" for the same reason:
-    # a traceback page shows the locals of this frame.
-    del plaintext
-    raise ValueError(
-        f"the text holds a lone surrogate at position {position}, which UTF-8 cannot say"
+def _wrong_key(token: str) -> WrongKeyError:
+    return WrongKeyError(
+        f"The token names key {token[3:11]}, which is in the keyring, but was made "
+        "under another salt: it belongs to another tenant, or the tenant's id changed. "
+        "Give the salt it was written with."
     )
+
+
+def _not_utf8(plaintext: str) -> str:
+    """Say what of an encryption cannot be written as UTF-8, without quoting it."""
+    try:
+        plaintext.encode()
+    except UnicodeEncodeError as error:
+        return f"the text holds a lone surrogate at position {error.start}, which UTF-8 cannot say"
+    return "the context or a bound value holds a lone surrogate, which UTF-8 cannot say"
 
 
 def _text(data: bytes) -> str:

@@ -20,6 +20,7 @@ from encryption.core.derivation import (
     derive_root,
     derive_tenant,
     derive_v1,
+    keyed,
 )
 from tests.encryption.core.samples import FALLBACK, PRIMARY, master
 
@@ -54,7 +55,7 @@ def test_key_id_is_four_bytes_of_the_root(root: bytes) -> None:
 
 @given(roots, salts)
 def test_tenant_is_48_bytes_of_root_and_salt(root: bytes, salt: str) -> None:
-    key, commitment = derive_tenant(root, salt.encode())
+    key, commitment = derive_tenant(keyed(root), salt.encode())
     assert len(key) == 32
     assert len(commitment) == 16
     assert key + commitment == expand(root, b"dashtray/v2/tenant\x00" + salt.encode(), 48)
@@ -74,7 +75,7 @@ def test_other_roots_and_salts_give_other_keys(
     assume(root != other_root and salt != other_salt)
     one, other = salt.encode(), other_salt.encode()
     pairs = [(root, one), (root, other), (other_root, one), (other_root, other)]
-    derived = [derive_tenant(*pair) for pair in pairs]
+    derived = [derive_tenant(keyed(mine), salt) for mine, salt in pairs]
     assert len({key for key, _ in derived}) == 4
     assert len({commitment for _, commitment in derived}) == 4
 
@@ -84,7 +85,7 @@ def test_v1_keeps_apart_what_concatenation_would_join() -> None:
 
 
 def test_a_commitment_is_no_part_of_the_key() -> None:
-    key, commitment = derive_tenant(master().root, b"1")
+    key, commitment = derive_tenant(keyed(master().root), b"1")
     assert commitment not in key
 
 
@@ -187,16 +188,16 @@ def test_a_tenant_key_is_never_pickled(copying: Callable[[TenantKey], object]) -
 
 
 def test_tenant_key_of_a_master_key() -> None:
-    key, commitment = derive_tenant(master().root, b"7")
+    key, commitment = derive_tenant(keyed(master().root), b"7")
     tenant = master().tenant_key("7")
     assert tenant.commitment == commitment
-    sealed = tenant.cipher.encrypt(bytes(12), b"text", b"aad")
-    assert TenantKey(key, b"").cipher.decrypt(bytes(12), sealed, b"aad") == b"text"
+    sealed = tenant.encrypt(bytes(12), b"text", b"aad")
+    assert TenantKey(key, bytes(16), master()).decrypt(bytes(12), sealed, b"aad") == b"text"
 
 
 def test_v1_cipher_of_a_master_key() -> None:
     sealed = master().v1_cipher("7").encrypt(bytes(12), b"text", None)
-    right = TenantKey(derive_v1(PRIMARY.encode(), b"7"), b"").cipher
+    right = TenantKey(derive_v1(PRIMARY.encode(), b"7"), bytes(16), master())
     assert right.decrypt(bytes(12), sealed, None) == b"text"
     with pytest.raises(InvalidTag):
         master(FALLBACK).v1_cipher("7").decrypt(bytes(12), sealed, None)
@@ -219,3 +220,10 @@ def test_made_up_contexts_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch
         context = f"context {count}"
         assert key.aad_heads[context] == master().aad_heads[context]
         assert len(key.aad_heads) == count % 10 + 1
+
+
+def test_a_key_whose_lock_is_renewed_still_derives_its_root() -> None:
+    key = MasterKey(PRIMARY)
+    key._lock.acquire()  # by a thread that a forked child does not have
+    key.renew_lock()
+    assert key.root == master().root

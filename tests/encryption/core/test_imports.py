@@ -61,3 +61,8 @@ def test_a_module_of_the_core_imports_no_framework(path: Path) -> None:
 )
 def test_the_reader_overlooks_nothing(source: str) -> None:
     assert not all(map(allowed, imports(source)))
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    """PEP 561: a type checker reads the annotations of a package that has this file."""
+    assert (Path(encryption.core.__file__).parents[1] / "py.typed").is_file()

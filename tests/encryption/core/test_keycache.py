@@ -103,15 +103,16 @@ def test_asking_whether_a_key_is_there_is_no_use_of_it() -> None:
     assert "a" not in cache
 
 
-def test_clear() -> None:
+def test_a_forked_child_keeps_the_keys_and_waits_for_nobody() -> None:
+    """The lock is held, and "b" is being derived, by threads that the child does not have."""
     cache: KeyCache[str] = KeyCache(2)
-    fill(cache, "a", "b")
-    cache.get("b")
-    cache.clear()
-    assert len(cache) == 0
-    assert cache.get("b") is None
-    assert cache.derive("b", lambda salt: "new", "b") == "new"
-    assert cache.get("b") == "new"
+    fill(cache, "a")
+    cache._lock.acquire()
+    cache._derivations["b"] = None  # under way, in a thread that the child does not have
+    cache.renew_lock()
+    assert cache.get("a") == "key of a"
+    fill(cache, "b")
+    assert cache.derive("b", never, "b") == "key of b"
 
 
 # -- threads ----------------------------------------------------------------------------------
@@ -170,14 +171,6 @@ def test_a_running_derivation_holds_nobody_else_up() -> None:
         assert pool.submit(cache.derive, "c", key_of, "c").result(SECONDS) == "key of c"
         assert running.end() == "key of slow"
     assert cache.get("slow") == "key of slow"
-
-
-def test_a_key_whose_derivation_outlives_a_clear_is_still_right() -> None:
-    cache: KeyCache[str] = KeyCache(4)
-    running = Running(cache, "slow")
-    cache.clear()
-    assert running.end() == "key of slow"
-    assert cache.derive("slow", key_of, "slow") == "key of slow"
 
 
 class Name:
@@ -260,8 +253,6 @@ def test_no_thread_ever_gets_the_key_of_another_name() -> None:
             name = str(names.randrange(8))
             entry = cache.get(name) or cache.derive(name, key_of, name)
             wrong += entry != key_of(name)
-            if names.random() < 0.01:
-                cache.clear()
         return wrong
 
     with ThreadPoolExecutor(8) as pool:

@@ -328,7 +328,7 @@ def test_authentic_bytes_that_are_no_text_are_refused() -> None:
     """Whoever holds the key may have written anything; no guess is made of it."""
     tenant = master().tenant_key("1")
     aad = tokens.associated_data(master().key_id, "")
-    sealed = tenant.cipher.encrypt(bytes(12), b"\xff\xfe", aad)
+    sealed = tenant.encrypt(bytes(12), b"\xff\xfe", aad)
     v2 = tokens.build_v2(master().prefix, tenant.commitment + bytes(12) + sealed)
     v1_cipher: AESGCM = master().v1_cipher("1")
     v1 = tokens.build_v1(bytes(12), v1_cipher.encrypt(bytes(12), b"\xff\xfe", None))
@@ -392,3 +392,35 @@ likely = st.one_of(
 def test_a_text_that_is_no_token_only_ever_raises_a_decryption_error(text: str) -> None:
     with pytest.raises(DecryptionError):
         RING.decrypt(text, "1")
+
+
+# -- the primary key alone --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_alone_reads_with_the_primary_key_only(version: str) -> None:
+    ring = Keyring(master(), [master(FALLBACK)], write_format=version)
+    old = Keyring(master(FALLBACK), write_format=version).encrypt("old", "1")
+    assert ring.decrypt(old, "1") == "old"
+    alone = ring.alone()
+    with pytest.raises((UnknownKeyError, TamperedError)):
+        alone.decrypt(old, "1")
+    assert alone.decrypt(ring.encrypt("new", "1"), "1") == "new"
+    assert alone.write_format == version
+    assert tokens.format_of(alone.encrypt("x", "1")) == version
+
+
+def test_alone_reads_the_same_formats() -> None:
+    ring = Keyring(master(), write_format="v1", read_formats=["v1"])
+    assert ring.alone().read_formats == ("v1",)
+    with pytest.raises(UnsupportedFormatError):
+        ring.alone().decrypt(RING.encrypt("x", "1"), "1")
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_alone_derives_nothing_anew(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    ring = Keyring(master(), write_format=version)
+    token = ring.encrypt("x", "a tenant")
+    for name in ("tenant_key", "v1_cipher"):
+        monkeypatch.setattr(MasterKey, name, lambda key, salt: pytest.fail("derived again"))
+    assert ring.alone().decrypt(token, "a tenant") == "x"

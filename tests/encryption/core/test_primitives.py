@@ -12,10 +12,10 @@ import hmac
 import cryptography_vectors
 import pytest
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, strategies as st
 
-from encryption.core.derivation import TenantKey, _hkdf_expand, _pbkdf2
+from encryption.core.derivation import TenantKey, _hkdf_expand, _pbkdf2, keyed
+from tests.encryption.core.samples import master
 
 GCM = "ciphers/AES/GCM"
 LENGTHS = {"Keylen": "256", "IVlen": "96", "Taglen": "128"}
@@ -43,8 +43,8 @@ def gcm_records(name: str) -> list[dict[str, str]]:
     return found
 
 
-def cipher_of(case: dict[str, str]) -> AESGCM:
-    return TenantKey(bytes.fromhex(case["Key"]), b"").cipher
+def cipher_of(case: dict[str, str]) -> TenantKey:
+    return TenantKey(bytes.fromhex(case["Key"]), bytes(16), master())
 
 
 def unhex(case: dict[str, str], *entries: str) -> list[bytes]:
@@ -94,7 +94,7 @@ def test_hkdf_expand_as_rfc_5869_says() -> None:
     assert len(cases) == 3
     for case in cases:
         root, info, expected = unhex(case, "PRK", "info", "OKM")
-        assert _hkdf_expand(root, info, int(case["L"])) == expected
+        assert _hkdf_expand(keyed(root), info, int(case["L"])) == expected
 
 
 def test_hkdf_expand_of_1200_bytes() -> None:
@@ -102,7 +102,7 @@ def test_hkdf_expand_of_1200_bytes() -> None:
     root = hmac.digest(bytes(32), bytes.fromhex(case["IKM"]), "sha256")  # RFC 5869 section 2.2
     expected = bytes.fromhex(case["OKM"])
     assert len(expected) == 1200
-    assert _hkdf_expand(root, bytes.fromhex(case["info"]), 1200) == expected
+    assert _hkdf_expand(keyed(root), bytes.fromhex(case["info"]), 1200) == expected
 
 
 @pytest.mark.parametrize(

@@ -240,6 +240,9 @@ def test_of_all_last_letters_of_v1_one_text_per_value_is_taken(length: int) -> N
         pytest.param(lambda text: text + "\n", id="newline after"),
         pytest.param(lambda text: text[:20] + "\n" + text[20:], id="newline within"),
         pytest.param(lambda text: text[:20] + " " + text[20:], id="space within"),
+        # As many as leave the length divisible by four.
+        pytest.param(lambda text: text[:20] + "\n" * 4 + text[20:], id="four newlines within"),
+        pytest.param(lambda text: text[:20] + "::::" + text[20:], id="four colons within"),
         pytest.param(lambda text: text[:20] + "\0" + text[20:], id="NUL within"),
         pytest.param(lambda text: text[:20] + "\u00e9" + text[21:], id="not ASCII"),
         pytest.param(lambda text: text[:20] + "\ud800" + text[21:], id="lone surrogate"),
