@@ -5,7 +5,7 @@ where the admin takes a value for display: a column of the list, a read-only fie
 page of a user who may view but not change. All of them ask ``lookup_field``, which reads the
 attribute, and so would decrypt. :func:`install` puts a version before it that does not, and keeps
 lists from being sorted by ciphertext. That works for every ``ModelAdmin``, and for a row whose
-secret cannot be decrypted too.
+secret cannot be decrypted too. "Save as new" is the matter of :mod:`encryption.copies_admin`.
 
 What cannot work, such as searching in ciphertext, is refused by :func:`check_admin_exposure`.
 """
@@ -16,15 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib.admin import EmptyFieldListFilter, ModelAdmin, helpers, utils
-from django.contrib.admin.options import BaseModelAdmin
+from django.contrib.admin.options import BaseModelAdmin, InlineModelAdmin
 from django.contrib.admin.sites import all_sites
 from django.contrib.admin.templatetags import admin_list
 from django.contrib.admin.views.main import ChangeList
+from django.contrib.contenttypes.admin import GenericInlineModelAdmin
 from django.core.checks import CheckMessage, Error
 from django.core.exceptions import FieldDoesNotExist, ObjectDoesNotExist
 from django.db import models
 from django.db.models.constants import LOOKUP_SEP
 
+from encryption.copies_admin import form_of_copy, formset_of_copies
 from encryption.entry import NOT_SET, SET
 from encryption.fields import EncryptedField
 from encryption.forms import SecretField
@@ -53,6 +55,9 @@ def install() -> None:
         (admin_list, "lookup_field", _without_secrets),
         (admin_list, "label_for_field", _unsortable),
         (ChangeList, "get_ordering_field", _without_order),
+        (ModelAdmin, "get_form", form_of_copy),
+        (InlineModelAdmin, "get_formset", formset_of_copies),
+        (GenericInlineModelAdmin, "get_formset", formset_of_copies),
     ):
         original = vars(owner)[name]
         if not hasattr(original, "_encryption_wrapper"):

@@ -17,6 +17,8 @@ def salt_text(salt: object) -> str:
         MissingSaltError: ``None`` or an empty text.
         TypeError: anything but a text, a whole number or a UUID (a model, say: give its id).
     """
+    if type(salt) is int:  # the ordinary case
+        return str(salt)
     if isinstance(salt, str):
         if salt:
             return str.__str__(salt)

@@ -17,13 +17,18 @@ class EncryptionConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the checks, and tell the admin and the REST framework, where there are any."""
-        from encryption import checks, reporting  # noqa: F401  # checks register themselves
+        from encryption import (  # checks register themselves
+            checks,  # noqa: F401
+            indexchecks,  # noqa: F401
+            reporting,
+        )
 
         register(reporting.check_reporting, Tags.security, deploy=True)
         if apps.is_installed("django.contrib.admin"):
-            from encryption import admin, status_admin  # noqa: F401  # registers its pages
+            from encryption import admin, status_admin
 
             admin.install()
+            status_admin.install()
             register(admin.check_admin_exposure, Tags.admin)
         if find_spec("rest_framework"):  # it works without being an installed app
             from encryption import serializers

@@ -5,7 +5,7 @@ only under the source values it was encrypted with, so each instance remembers w
 with (``_state.encrypted_under``), and every write compares that with what it holds now.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
@@ -15,9 +15,12 @@ from django.core.exceptions import FieldDoesNotExist, FieldError, ImproperlyConf
 from django.db import models
 
 from encryption.core.errors import DecryptionError, MissingSaltError
+from encryption.families import sources_of
 
 if TYPE_CHECKING:
     from encryption.fields import EncryptedField
+    from encryption.indexes import BlindIndexField
+    from encryption.loading import Filling
 
 Values = tuple[Any, ...]
 
@@ -82,6 +85,10 @@ NATIVE_TYPES: Final[Mapping[str, type]] = {
 }
 
 
+#: The classes of fields whose columns are texts, and compare by a collation.
+TEXT_FIELDS: Final = (models.CharField, models.TextField, models.FilePathField)
+
+
 def end_of_relations(field: "models.Field[Any, Any]") -> "models.Field[Any, Any]":
     """Follow foreign keys to the field whose value they hold."""
     while field.remote_field is not None and isinstance(field, models.ForeignKey):
@@ -104,7 +111,7 @@ def _is_djangos_own(field: "models.Field[Any, Any]") -> bool:
 class Source:
     """One field of a row that a secret depends on."""
 
-    __slots__ = ("_end", "_native", "attname", "field", "is_pk")
+    __slots__ = ("_end", "_native", "attname", "field", "is_pk", "plain")
 
     def __init__(self, field: "models.Field[Any, Any]", is_pk: bool) -> None:
         self.field = field
@@ -112,6 +119,14 @@ class Source:
         self.is_pk = is_pk
         self._end: models.Field[Any, Any] | None = None
         self._native: type | None = None
+        #: The type whose values need no :meth:`text`, because ``str()`` of one is that. It is
+        #: known after the first call. What is looked at for each secret that is read.
+        self.plain: type | None = None
+
+    @property
+    def is_text(self) -> bool:
+        """Whether its column compares by a collation, which may take other texts for equal."""
+        return isinstance(end_of_relations(self.field), TEXT_FIELDS)
 
     def text(self, value: Any) -> str | None:
         """Return a value as the text that is derived from or authenticated; ``None`` for NULL.
@@ -133,6 +148,7 @@ class Source:
             self._end = end_of_relations(self.field)
             if _is_djangos_own(self._end):
                 self._native = NATIVE_TYPES.get(self._end.get_internal_type())
+                self.plain = None if self._native is UUID else self._native
         value = self._end.to_python(self._end.get_prep_value(value))
         return str.__str__(value) if isinstance(value, str) else str(value)
 
@@ -147,8 +163,8 @@ class Layout:
     Args:
         model: the class.
         fields: its encrypted fields, inherited ones too.
-        dependents: encrypted fields of child tables (multi-table inheritance) whose sources are
-            columns of this class.
+        dependents: encrypted fields of other classes (of multi-table inheritance) whose sources
+            are columns of this class.
     """
 
     def __init__(
@@ -160,29 +176,54 @@ class Layout:
         self.model = model
         self.fields = tuple(fields)
         self.dependents = tuple(dependents)
+        #: Its blind indexes, inherited ones too.
+        found: Any = [
+            field
+            for field in model._meta.concrete_fields
+            if getattr(field, "is_blind_index", False)
+        ]
+        self.indexes: tuple[BlindIndexField, ...] = tuple(found)
+        self.has_truncated_indexes = any(index.is_truncated for index in self.indexes)
         #: The fields of the primary key, its own and those of its parents.
         self.key_fields = {
             field for one in (model, *model._meta.all_parents) for field in one._meta.pk_fields
         }
         by_name: dict[str, Source] = {}
         self._names: dict[str, tuple[str, tuple[str, ...]]] = {}
-        for field in (*self.fields, *self.dependents):
+        for field in self.fields:
             names = [self._find(model, name) for name in (field.salt_field, *field.bound_to)]
             for found in filter(None, names):
                 by_name.setdefault(found.attname, Source(found, found in self.key_fields))
-            if field in self.fields:
-                salt, *bound = (found.attname if found else "" for found in names)
-                self._names[field.attname] = (salt, tuple(bound))
+            salt, *bound = (found.attname if found else "" for found in names)
+            self._names[field.attname] = (salt, tuple(bound))
+        #: For each dependent: its sources that are columns of this class.
+        self.under: dict[EncryptedField, list[Source]] = {}
+        for field in self.dependents:
+            own = [one for one in sources_of(field) if one in model._meta.concrete_fields]
+            self.under[field] = [
+                by_name.setdefault(one.attname, Source(one, one in self.key_fields)) for one in own
+            ]
         self.sources = tuple(by_name.values())
+        #: Those whose value changes while the row is saved.
+        self.settling = tuple(
+            source
+            for source in self.sources
+            if type(source.field).pre_save is not models.Field.pre_save
+        )
         self.attnames = tuple(by_name)
-        self._place = {name: place for place, name in enumerate(self.attnames)}
+        self.place_of = {name: place for place, name in enumerate(self.attnames)}
         attnames = [field.attname for field in model._meta.concrete_fields]
         self.width = len(attnames)
         self.pick_row = _picker([attnames.index(name) for name in self.attnames])
         self.pick_dict = _picker(list(self.attnames))
+        #: How a whole row is put into an instance; worked out when the first one is loaded.
+        self.filling: Filling | None = None
         #: For each encrypted field: the place of its salt, and those of what it is bound to.
         self.places: dict[str, tuple[int, tuple[int, ...]]] = {
-            attname: (self._place.get(salt, -1), tuple(self._place.get(name, -1) for name in bound))
+            attname: (
+                self.place_of.get(salt, -1),
+                tuple(self.place_of.get(name, -1) for name in bound),
+            )
             for attname, (salt, bound) in self._names.items()
         }
         #: For each encrypted field: its salt's source and place, and those of what it is bound to.
@@ -195,6 +236,13 @@ class Layout:
             for attname, (salt, bound) in self.places.items()
             if salt >= 0
         }
+        #: The names of its encrypted fields, their indexes and what they depend on: a save of none
+        #: of these is no concern of theirs.
+        self.concerning = frozenset(
+            name
+            for field in (*self.fields, *self.indexes, *(source.field for source in self.sources))
+            for name in (field.name, field.attname)
+        )
         tables = {field.model._meta.db_table for field in (*self.fields, *self.dependents)}
         tables |= {source.field.model._meta.db_table for source in self.sources}
         #: Whether a source stands in another table than a secret that depends on it.
@@ -264,6 +312,27 @@ class Layout:
             instance.__dict__.setdefault(name, value)
         return tuple(row)
 
+    def settle(self, instance: models.Model, names: "Collection[str] | None" = None) -> None:
+        """Let sources that change while the row is saved do so now, before secrets are encrypted.
+
+        Args:
+            names: the fields that are saved; ``None`` for all.
+
+        Raises:
+            FieldError: one changes each time that it is asked.
+        """
+        for source in self.settling:
+            name, field = source.attname, source.field
+            if name in instance.__dict__ and (names is None or {name, field.name} & {*names}):
+                settled = field.pre_save(instance, instance._state.adding)
+                setattr(instance, name, settled)
+                if not source.same(settled, field.pre_save(instance, instance._state.adding)):
+                    raise FieldError(
+                        f"{field} is what a secret is encrypted under, and its value changes each "
+                        "time that the row is saved. Nothing was written. Use a field that "
+                        "keeps its value."
+                    )
+
     def changed(self, loaded: Values, now: Values, places: Sequence[int]) -> bool:
         """Say whether any of these sources differs; a deferred one does not."""
         return any(
@@ -300,7 +369,7 @@ class Layout:
                 f"{field.label}: salt_field={field.salt_field!r} names no field of this model."
             ) from None
         value = values[place]
-        salt = str(value) if type(value) is int else source.text(value)
+        salt = str(value) if type(value) is source.plain else source.text(value)
         if not salt:
             raise MissingSaltError(
                 f"{field.label} is encrypted for its {field.salt_field!r}, which is not set or "

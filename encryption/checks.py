@@ -3,16 +3,18 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from django.apps import AppConfig, apps
-from django.core.checks import CheckMessage, Error, Tags, register
+from django.apps import AppConfig
+from django.core.checks import CheckMessage, Error, Tags, Warning as CheckWarning, register
 from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
-from django.db import models
+from django.db import connections, models
 
-from encryption.binding import NATIVE_TYPES, end_of_relations
-from encryption.conf import HOW_TO_MAKE_A_KEY, EncryptionSettings, build_keyring
+from encryption.binding import NATIVE_TYPES, end_of_relations, layout_of_class
+from encryption.collations import compares_exactly
+from encryption.conf import EncryptionSettings, keyring_of, way_to_a_key
+from encryption.core.errors import RepeatedKeyError
 from encryption.fields import EncryptedField
-from encryption.registry import databases_of, encrypted_columns
-from encryption.status import column_status, missing_keys
+from encryption.registry import databases_of, declared, encrypted_columns, is_migrated
+from encryption.status import column_status, missing_key_text, missing_keys
 
 #: What a deletion of the tenant may not do: write the salt without the secret.
 _SETTERS = ("SET_NULL", "SET_DEFAULT", "SET", "DB_SET_NULL", "DB_SET_DEFAULT")
@@ -26,41 +28,24 @@ def check_keys(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     except (ImproperlyConfigured, ImportError) as error:
         return [Error(str(error), id="encryption.E003")]
     try:
-        settings.master_keys()
-    except ValueError as error:
-        return [Error(f"There is no usable master key: {error}.", HOW_TO_MAKE_A_KEY, id=_E001)]
-    try:
-        ring = build_keyring(settings)
+        ring = keyring_of(settings.master_keys(), settings)
         if len(ring.keys) > 1:  # one key cannot collide, and this derives them all
             ring.key_ids()
-    except (ImproperlyConfigured, ValueError) as error:
-        twice = "twice" in str(error) or "equals" in str(error) or "one key id" in str(error)
-        return [
-            Error(
-                str(error),
-                "Each key stands once: the primary, and the old ones as fallbacks."
-                if twice
-                else HOW_TO_MAKE_A_KEY,
-                id="encryption.E002" if twice else _E001,
-            )
-        ]
+    except RepeatedKeyError as error:
+        once = "Each key stands once: the primary, and the old ones as fallbacks."
+        return [Error(f"{error}.", once, id="encryption.E002")]
+    except ValueError as error:
+        problem = f"There is no usable master key: {error}."
+        return [Error(problem, way_to_a_key(), id="encryption.E001")]
     return []
-
-
-_E001 = "encryption.E001"
 
 
 @register(Tags.models)
 def check_fields(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """Check each encrypted field of each model: E010 to E021."""
-    chosen = apps.get_app_configs() if app_configs is None else app_configs
     return [
         message
-        for config in chosen
-        for model in config.get_models(include_auto_created=True)
-        if not model._meta.proxy
-        for field in model._meta.local_concrete_fields
-        if isinstance(field, EncryptedField)
+        for model, field in declared(app_configs, EncryptedField)
         for message in (
             *_check_options(model, field),
             *_check_salt(model, field),
@@ -230,6 +215,29 @@ def _error(field: EncryptedField, what: str, hint: str, number: int) -> CheckMes
 
 
 @register(Tags.database)
+def check_collations(
+    app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """W022 a primary key that a secret is sealed for, and that is found by other texts too."""
+    return [
+        CheckWarning(
+            f"{column.field.label} is encrypted under the primary key {source.field.name!r}, whose "
+            f"column in the database {alias!r} takes other texts for equal, such as 'a' and 'A'. "
+            "A save() of one can meet the row of the other, and its secret is unreadable then.",
+            f"Set db_collation on {source.field.name!r} to one that compares byte for byte "
+            "(MariaDB: utf8mb4_nopad_bin, MySQL: utf8mb4_0900_bin), or use a UUID.",
+            obj=column.field,
+            id="encryption.W022",
+        )
+        for column in encrypted_columns()
+        for alias in databases or ()
+        if alias in databases_of(column, alias)
+        for source in layout_of_class(column.model).sources_of(column.field)
+        if source.is_pk and compares_exactly(source.field, connections[alias]) is False
+    ]
+
+
+@register(Tags.database)
 def check_missing_keys(
     app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
@@ -241,15 +249,14 @@ def check_missing_keys(
             column_status(column, alias)
             for column in encrypted_columns()
             for alias in databases
-            if alias in databases_of(column, alias)
+            if alias in databases_of(column, alias) and is_migrated(column, alias)
         ]
         missing = missing_keys(found)
     except (ImproperlyConfigured, ValueError):
         return []  # E001 and E002 say so
     return [
         Error(
-            f"{count} rows are encrypted under key {key_id}, which the keyring lacks: they "
-            "cannot be read.",
+            f"{missing_key_text(key_id, count)}, and cannot be read.",
             "Put that key into MASTER_ENCRYPTION_KEY_FALLBACKS (or OLD_MASTER_KEY), then run "
             "rotate_master_key before removing it.",
             id="encryption.E030",

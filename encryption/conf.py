@@ -15,13 +15,16 @@ from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
 from encryption.core import tokens
+from encryption.core.blindindex import Indexer
+from encryption.core.counts import COUNTS
 from encryption.core.derivation import MasterKey
 from encryption.core.keyring import DEFAULT_CACHE_SIZE, Keyring
 from encryption.core.providers import KeyProvider, MasterKeys
 
 DEFAULT_PROVIDER: Final = "encryption.core.providers.EnvironmentKeyProvider"
-HOW_TO_MAKE_A_KEY: Final = (
-    "Make a key with `python manage.py generate_master_key` and set MASTER_ENCRYPTION_KEY to it."
+_HOW_TO_MAKE_A_KEY: Final = (
+    "Make a key with `python manage.py generate_master_key` and set the environment variable "
+    "MASTER_ENCRYPTION_KEY to it."
 )
 _ENTRIES: Final = {
     "MASTER_KEY",
@@ -119,9 +122,12 @@ def _size(value: object) -> int:
     return value
 
 
-_lock = threading.Lock()
+#: Held while settings are read and a keyring is made, so that a change of the settings comes either
+#: before or after and what was read before it is not kept.
+_lock = threading.RLock()
 _master_keys: dict[str, MasterKey] = {}
 _keyring: Keyring | None = None
+_indexer: Indexer | None = None
 _settings: EncryptionSettings | None = None
 
 
@@ -131,10 +137,16 @@ def get_settings() -> EncryptionSettings:
     Raises:
         ImproperlyConfigured: see :meth:`EncryptionSettings.load`.
     """
+    settings = _settings
+    return _load() if settings is None else settings
+
+
+def _load() -> EncryptionSettings:
     global _settings
-    if _settings is None:
-        _settings = EncryptionSettings.load()
-    return _settings
+    with _lock:
+        if _settings is None:
+            _settings = EncryptionSettings.load()
+        return _settings
 
 
 def get_keyring() -> Keyring:
@@ -143,7 +155,22 @@ def get_keyring() -> Keyring:
     Raises:
         ImproperlyConfigured: there is no usable master key; the message says the way out.
     """
-    return _keyring if _keyring is not None else _make_keyring()
+    keyring = _keyring  # looked at once: another thread may reset it
+    return _make_keyring() if keyring is None else keyring
+
+
+def get_indexer() -> Indexer:
+    """Return what makes blind indexes under the keys of the current keyring.
+
+    Raises:
+        ImproperlyConfigured: there is no usable master key; the message says the way out.
+    """
+    global _indexer
+    keyring = get_keyring()
+    indexer = _indexer
+    if indexer is None or indexer.keys is not keyring.keys:
+        indexer = _indexer = Indexer(keyring.keys, get_settings().key_cache_size)
+    return indexer
 
 
 def _make_keyring() -> Keyring:
@@ -161,14 +188,32 @@ def build_keyring(settings: EncryptionSettings) -> Keyring:
         ImproperlyConfigured: there is no usable master key; the message says the way out.
     """
     try:
-        return _keyring_of(settings.master_keys(), settings)
+        return keyring_of(settings.master_keys(), settings)
     except ValueError as error:
         problem = str(error)
     # Out here, so that no context of this error holds a frame with the keys in it.
-    raise ImproperlyConfigured(f"Encryption cannot be used: {problem}. {HOW_TO_MAKE_A_KEY}")
+    raise ImproperlyConfigured(f"Encryption cannot be used: {problem}. {way_to_a_key()}")
 
 
-def _keyring_of(keys: MasterKeys, settings: EncryptionSettings) -> Keyring:
+def way_to_a_key() -> str:
+    """Say how to get a usable master key, also to who put one where it is not looked for."""
+    for name in ("MASTER_ENCRYPTION_KEY", "MASTER_ENCRYPTION_KEY_FILE"):
+        if hasattr(django_settings, name):
+            return (
+                f"Django's settings have {name}, which is not read there: it is an environment "
+                'variable. In the settings a key stands as ENCRYPTION = {"MASTER_KEY": ...}. '
+                + _HOW_TO_MAKE_A_KEY
+            )
+    return _HOW_TO_MAKE_A_KEY
+
+
+def keyring_of(keys: MasterKeys, settings: EncryptionSettings) -> Keyring:
+    """Make a keyring of these keys.
+
+    Raises:
+        ValueError: one of them cannot be used.
+        RepeatedKeyError: one stands twice.
+    """
     return Keyring(
         _master_key(keys.primary),
         [_master_key(key) for key in keys.fallbacks],
@@ -194,9 +239,9 @@ def reset() -> None:
     Call it after changing the environment of a running process. A change of Django's settings
     through ``override_settings`` calls it by itself.
     """
-    global _keyring, _settings
+    global _keyring, _indexer, _settings
     with _lock:
-        _keyring = None
+        _keyring = _indexer = None
         _settings = None
 
 
@@ -207,9 +252,12 @@ def _on_setting_changed(*, setting: str, **kwargs: object) -> None:
 
 def _after_fork() -> None:
     """In a forked child: locks may be held by threads that only the parent has."""
-    global _lock, _keyring
-    _lock = threading.Lock()
-    _keyring = None
+    global _lock, _indexer
+    _lock = threading.RLock()
+    _indexer = None
+    if _keyring is not None:
+        _keyring.renew_locks()
+    COUNTS.reset()
     for key in _master_keys.values():
         key.renew_lock()
 

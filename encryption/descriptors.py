@@ -4,14 +4,16 @@ What stands in ``instance.__dict__`` is ``None`` or a :class:`Ciphertext`, never
 """
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from django.db import models
 from django.db.models.query_utils import DeferredAttribute
 
+from encryption import promotion
 from encryption.api import Salt, salt_text
 from encryption.binding import Partial, layout_of, layout_of_class, stored_row
 from encryption.core import tokens
@@ -75,6 +77,13 @@ class Ciphertext:
         """A copy that knows neither plaintext nor row."""
         return Ciphertext(self._token, self._field)
 
+    def adopted(self, translated: "Callable[[Values], Values]") -> "Ciphertext":
+        """The same for another instance, whose class lays out the sources in another way."""
+        secret = Ciphertext(self._token, self._field)
+        secret._value, secret._text = self._value, self._text
+        secret._sources = None if self._sources is None else translated(self._sources)
+        return secret
+
     def __repr__(self) -> str:
         return f"<Ciphertext {self.key_id or 'v1'}>" if self._token else "<Ciphertext>"
 
@@ -108,6 +117,25 @@ class Ciphertext:
         return secret
 
 
+#: What may stand between an attribute of this module and who reads it.
+_ON_THE_WAY: Final = frozenset({"__get__", "__getattribute__"})
+
+
+def _is_read_by_models() -> bool:
+    """Say whether it is Django's ``models`` that reads the attribute which asks this.
+
+    However many functions are in between: this module's, those of an attribute that is derived
+    from one of these, and a model's own ``__getattribute__``.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and (
+        frame.f_globals is globals() or frame.f_code.co_name in _ON_THE_WAY
+    ):
+        frame = frame.f_back
+    asking = "" if frame is None else str(frame.f_globals.get("__name__", ""))
+    return asking.startswith("django.db.models.")
+
+
 class RawCiphertext(Ciphertext):
     """The ciphertext of an instance that is being saved raw (``loaddata``).
 
@@ -119,9 +147,7 @@ class RawCiphertext(Ciphertext):
 
     @property
     def _value(self) -> Any:
-        # The frame that reads the attribute is two above: this, __get__, and it.
-        asking = sys._getframe(2).f_globals.get("__name__", "")
-        return self if asking.startswith("django.db.models.") else UNREAD
+        return self if _is_read_by_models() else UNREAD
 
     @_value.setter
     def _value(self, value: Any) -> None:
@@ -207,9 +233,7 @@ class EncryptedAttribute(DeferredAttribute):
         stale = refreshing.get()
         if stale is None or stale is instance or stale.pk != instance.pk:
             return False
-        # The frame that reads the attribute is two above: this, __get__, and it.
-        asking = str(sys._getframe(2).f_globals.get("__name__", ""))
-        return type(stale) is type(instance) and asking.startswith("django.db.models.")
+        return type(stale) is type(instance) and _is_read_by_models()
 
     # -- deferred loading ---------------------------------------------------------------------
 
@@ -285,10 +309,12 @@ class InheritedAttribute(EncryptedAttribute):
         return super().__get__(instance, cls)
 
     def _for_parent(self, instance: models.Model) -> Ciphertext | None:
+        layout = layout_of(instance)
+        if promotion.is_strange(layout, instance):
+            promotion.adopt(layout, instance)
         secret = self.field.stored_in(instance)
         if secret is None or secret._token is None:
             return secret
-        layout = layout_of(instance)
         under = secret._sources or layout.loaded(instance) or layout.current(instance)
         values = {**instance.__dict__, **dict(zip(layout.attnames, under, strict=True))}
         moved = secret.detached()

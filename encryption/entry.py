@@ -11,12 +11,16 @@ from typing import Any, Final
 
 from django.utils.translation import gettext_lazy as _
 
+from encryption.redaction import REDACTED
+
 #: The most bytes of UTF-8 that a secret has. Larger than any key or certificate chain.
 MAX_BYTES: Final = 64 * 1024
 
 #: What the admin shows in place of a secret.
 SET: Final = _("set")
 NOT_SET: Final = _("not set")
+#: What a form shows beside the empty input of one that is set.
+KEEP: Final = _("A value is set. Leave this empty to keep it.")
 
 MESSAGES: Final[Mapping[str, Any]] = {
     "null_character": _("Null characters are not allowed."),
@@ -28,6 +32,8 @@ MESSAGES: Final[Mapping[str, Any]] = {
     ),
     "invalid_json": _("Enter a valid JSON value, without repeated keys, NaN or infinities."),
     "json_null": _("JSON null is not a value."),
+    # In place of a validator's message that holds the value.
+    "echo": _("Enter a valid value."),
 }
 
 _MASK_CHARACTERS = "*\u2022\u25cf\u2217\u00b7"  # asterisks, bullets, dots
@@ -35,10 +41,14 @@ _MASK: Final = re.compile(
     rf"""
     [{_MASK_CHARACTERS}]{{3,}}          # nothing but a mask
     | \S*[{_MASK_CHARACTERS}]{{4,}}\S*  # a mask with the ends of a secret around it
+    | \S*{re.escape(REDACTED)}\S*       # of a log line
     """,
     re.VERBOSE,
 )
 _REPR: Final = re.compile(r"<Ciphertext( [0-9a-f]{8}| v1)?>")
+# What REST and Python show of a secret, copied as text.
+_PRESENCE: Final = re.compile(r"""\{\s*["']set["']\s*:\s*(true|false|null|none)\s*\}""")
+_BRACKETED: Final = re.compile(r"\((.*)\)|\[(.*)\]|<(.*)>", re.DOTALL)
 # A mask stands in for one word. A long text with a line of asterisks in it is a text.
 _LONGEST_MASK = 256
 
@@ -59,9 +69,21 @@ def is_repr(text: str) -> bool:
 
 def text_problem(text: str) -> str | None:
     """Return the code of the rule that a text breaks, or ``None``."""
-    if text in (str(SET), str(NOT_SET)):
-        return "mask"
-    return _encoding_problem(text) or ("mask" if is_mask(text) else None)
+    return _encoding_problem(text) or ("mask" if is_mask(text) or _is_state(text) else None)
+
+
+def _is_state(text: str) -> bool:
+    """Say whether a text is one that tells whether there is a secret, however it is set off."""
+    if len(text) > _LONGEST_MASK:
+        return False
+    text = text.strip().casefold()
+    if _PRESENCE.fullmatch(text):
+        return True
+    if inside := _BRACKETED.fullmatch(text):
+        text = (inside[1] or inside[2] or inside[3] or "").strip()
+    keep = str(KEEP).casefold()
+    states = {str(SET).casefold(), str(NOT_SET).casefold(), keep, keep.partition(".")[0]}
+    return text.removesuffix(".") in states or text in states
 
 
 def _encoding_problem(text: str) -> str | None:
@@ -103,12 +125,22 @@ def parse_json(text: str, decoder: type[json.JSONDecoder] | None = None) -> tupl
     if len(text) > MAX_BYTES:
         return None, "too_long"
     try:
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse)
+        value = loads_strictly(text)
         if decoder is not None:
             value = json.loads(text, cls=decoder)
     except (ValueError, RecursionError):
         return None, "invalid_json"
     return value, None
+
+
+def loads_strictly(text: str) -> Any:
+    """Parse a JSON text in which no key stands twice, and no NaN or infinity.
+
+    Raises:
+        ValueError: it is none; the error may hold the text.
+        RecursionError: it is nested too deeply.
+    """
+    return json.loads(text, object_pairs_hook=_object, parse_constant=_refuse)
 
 
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

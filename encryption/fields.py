@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from django import forms
 from django.core.exceptions import FieldError, ValidationError
@@ -13,14 +13,16 @@ from django.db.models.signals import class_prepared
 from django.utils.functional import Promise, cached_property
 from django.utils.translation import gettext_lazy as _
 
-from encryption import entry, hooks, lookups
-from encryption.binding import Layout, Partial, Values, layout_of, located
+from encryption import blindlookups, columns, entry, hooks, lookups, promotion
+from encryption.binding import Layout, Partial, Values, located
 from encryption.conf import get_keyring, get_settings
 from encryption.core import tokens
 from encryption.core.errors import DecryptionError, EncryptionError, MalformedTokenError
 from encryption.descriptors import UNREAD, Ciphertext, EncryptedAttribute, ForeignCiphertext
 from encryption.forms import SecretField, SecretJSONField
-from encryption.guards import check_upsert, is_upsert
+from encryption.guards import check_indexes, check_upsert, is_upsert, placeholder_sql
+from encryption.indexes import BlindIndexField
+from encryption.uniqueness import check_insert
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     BaseField = models.Field[Any, Any]
 else:
     BaseField = models.Field
+
+__all__ = ["BlindIndexField", "EncryptedField", "EncryptedJSONField", "EncryptedTextField"]
 
 #: What a value could not be turned into text for: an exception class and a message, neither of
 #: which holds the value. Returned and not raised, so that the traceback has no frame with it.
@@ -51,6 +55,18 @@ class EncryptedField(BaseField):
     descriptor_class = EncryptedAttribute
     form_class: type[SecretField] = SecretField
     empty_strings_allowed = False
+    #: Whether what is encrypted is JSON text.
+    holds_json = False
+    #: The blind indexes of this field.
+    indexes: tuple[BlindIndexField, ...] = ()
+    # Changing one of these changes no column, so a migration that does writes no SQL.
+    non_db_attrs = (
+        *BaseField.non_db_attrs,
+        "salt_field",
+        "bound_to",
+        "context",
+        "allow_plaintext",
+    )
     # The admin shows the value of a field with choices by way of them: here it never has any.
     flatchoices = (("", ""),)  # type: ignore[assignment]
 
@@ -106,16 +122,23 @@ class EncryptedField(BaseField):
             DecryptionError: its message begins with the model, field and primary key.
         """
         layout: Layout = type(instance)._encryption_layout  # type: ignore[attr-defined]
-        under = secret._sources or instance._state.__dict__.get("encrypted_under")
-        if type(under) is Partial:
-            # Token and sources have to be of one moment, so they are read together.
-            fresh = self._read_again(instance)
-            return None if fresh is None else self.reveal(instance, fresh)
+        under = secret._sources
         if under is None:
+            under = getattr(instance._state, "encrypted_under", None)
+        if type(under) is not tuple:
+            if under is not None:
+                # Token and sources have to be of one moment, so they are read together.
+                fresh = self._read_again(instance)
+                return None if fresh is None else self.reveal(instance, fresh)
             under = self._unloaded_sources(layout, instance)
+        if len(under) != len(layout.attnames):
+            if not promotion.is_strange(layout, instance):
+                raise _foreign(self.label)
+            promotion.adopt(layout, instance)
+            return self.reveal(instance, instance.__dict__[self.attname])
         source, place, bound = layout.readers[self.attname]
         salt = under[place]
-        salt = str(salt) if type(salt) is int else source.text(salt) or ""
+        salt = str(salt) if type(salt) is source.plain else source.text(salt) or ""
         bound_to = [one.text(under[at]) for one, at in bound] if bound else ()
         text = ""
         try:
@@ -191,16 +214,24 @@ class EncryptedField(BaseField):
         """Turn a value into the text to encrypt, or say why that cannot be."""
         raise NotImplementedError
 
+    def new_text(self, secret: Ciphertext) -> tuple[str, Problem | None] | None:
+        """The text to encrypt of a secret that was read or assigned, or why that cannot be;
+        ``None`` if its token is of this value."""
+        raise NotImplementedError
+
     def is_changed(self, secret: Ciphertext) -> bool:
         """Say whether a secret that was read or assigned differs from its token."""
-        return True
+        return self.new_text(secret) is not None
 
     # -- writing ------------------------------------------------------------------------------
 
     def pre_save(self, model_instance: models.Model, add: bool) -> Ciphertext | None:
         """Return what to store: the same ciphertext for as long as neither value nor tenant
         changed, however often Django asks."""
-        secret = self.stored_in(model_instance)
+        try:
+            secret: Ciphertext | None = model_instance.__dict__[self.attname]
+        except KeyError:
+            secret = self.stored_in(model_instance)
         return None if secret is None else self.seal(model_instance, secret)
 
     def stored_in(self, instance: models.Model) -> Ciphertext | None:
@@ -219,29 +250,41 @@ class EncryptedField(BaseField):
             TypeError, ValueError, FieldError: the value cannot be encrypted.
             DecryptionError: the sources changed and the old token cannot be read.
         """
-        layout = layout_of(instance)
+        layout: Layout = type(instance)._encryption_layout  # type: ignore[attr-defined]
         under: Values = instance._state.__dict__.get("encrypt_under") or layout.current(instance)
-        if secret._token is None or (secret._value is not UNREAD and self.is_changed(secret)):
-            if type(under) is Partial:
-                under = under.filled(layout.loaded(instance) or under)
-            self._encrypt_value(layout, secret, under)
-        elif secret._sources != under or self.allow_plaintext:
+        if secret._value is not UNREAD and self._encrypt_new(layout, instance, secret, under):
+            return secret
+        if secret._sources != under or self.allow_plaintext:
+            if promotion.is_strange(layout, instance):
+                promotion.adopt(layout, instance)
+                secret = instance.__dict__[self.attname]
             self._keep_or_rebind(layout, instance, secret, under)
         return secret
 
-    def _encrypt_value(self, layout: Layout, secret: Ciphertext, under: Values) -> None:
-        salt, bound, keyring = layout.salt(self, under), layout.bound(self, under), get_keyring()
-        text, problem = self.to_text(secret._value)
-        if problem is None:
-            try:
-                secret._token = keyring.encrypt(text, salt, self.aad_context, bound)
-            except ValueError as error:
-                problem = ValueError, str(error)
-            else:
-                secret._text = text
-                secret._sources = under
-                return
-        del text  # a traceback page shows the locals of this frame
+    def _encrypt_new(
+        self, layout: Layout, instance: models.Model, secret: Ciphertext, under: Values
+    ) -> bool:
+        """Encrypt a value that was read or assigned; return False if its token is of it."""
+        new = self.new_text(secret)
+        if new is None:
+            return False
+        try:
+            problem = new[1]
+            if type(under) is Partial:
+                under = under.filled(layout.loaded(instance) or under)
+            salt, keyring = layout.salt(self, under), get_keyring()
+            bound = layout.bound(self, under) if self.bound_to else ()
+            if problem is None:
+                try:
+                    secret._token = keyring.encrypt(new[0], salt, self.aad_context, bound)
+                except ValueError as error:
+                    problem = ValueError, str(error)
+                else:
+                    secret._text = new[0]
+                    secret._sources = under
+                    return True
+        finally:
+            del new  # a traceback page shows the locals of this frame
         raise problem[0](f"{self.label}: {problem[1]}")
 
     def _keep_or_rebind(
@@ -251,6 +294,8 @@ class EncryptedField(BaseField):
         known: Values | None = secret._sources or state.get("encrypted_under")
         strange = self.attname not in state.get("loaded_secrets", (self.attname,))
         if known is None or (secret._sources is None and strange):
+            raise _foreign(self.label)
+        if len(known) != len(layout.attnames):
             raise _foreign(self.label)
         salt_place, bound_places = layout.places[self.attname]
         places = (salt_place, *bound_places)
@@ -318,35 +363,47 @@ class EncryptedField(BaseField):
 
     def get_placeholder(self, value: Any, compiler: Any, connection: "BaseDatabaseWrapper") -> str:
         if is_upsert(compiler.query):
-            check_upsert(self, compiler.query)
+            check_upsert(self, compiler.query, connection)
+        if self.indexes:
+            self._check_indexes(compiler.query, connection)
         return "%s"
 
     def get_placeholder_sql(
         self, value: Any, compiler: Any, connection: "BaseDatabaseWrapper"
     ) -> tuple[str, Any]:
         if is_upsert(compiler.query):
-            check_upsert(self, compiler.query)
-        if hasattr(value, "as_sql"):
-            sql: tuple[str, Any] = compiler.compile(value)
-            return sql
-        return "%s", (value,)
+            check_upsert(self, compiler.query, connection)
+        if self.indexes:
+            self._check_indexes(compiler.query, connection)
+        return placeholder_sql(value, compiler)
+
+    def _check_indexes(self, query: Any, connection: "BaseDatabaseWrapper") -> None:
+        check_indexes(self, query)
+        for index in self.indexes:
+            check_insert(index, query, connection.alias)
 
     # -- queries ------------------------------------------------------------------------------
 
     def get_lookup(self, lookup_name: str) -> Any:
+        if self.indexes:
+            return blindlookups.lookup_for(self, lookup_name)
         return lookups.lookup_for(self, lookup_name)
 
     def get_transform(self, lookup_name: str) -> Any:
+        if self.indexes:
+            return blindlookups.transform_for(self, lookup_name)
         raise lookups.refusal(self.label, f"{lookup_name!r}")
 
     def get_col(self, alias: str, output_field: Any = None) -> Col:
         if output_field is None or output_field == self:
-            return lookups.EncryptedCol(alias, self)
+            if alias == self.model._meta.db_table:
+                return self.cached_col
+            return columns.EncryptedCol(alias, self)
         return Col(alias, self, output_field)
 
     @cached_property
     def cached_col(self) -> Col:
-        return lookups.EncryptedCol(self.model._meta.db_table, self)
+        return columns.EncryptedCol(self.model._meta.db_table, self)
 
     # -- forms and serialisation --------------------------------------------------------------
 
@@ -430,14 +487,32 @@ class EncryptedTextField(EncryptedField):
             return "", (EncryptionError, str(_foreign("it")))
         return "", (TypeError, f"the value is a text, not {type(value).__name__}")
 
-    def is_changed(self, secret: Ciphertext) -> bool:
-        return bool(secret._value != secret._text)
+    def new_text(self, secret: Ciphertext) -> tuple[str, Problem | None] | None:
+        if secret._token is not None and secret._value == secret._text:
+            return None
+        return self.to_text(secret._value)
 
     def validate(self, value: Any, model_instance: Any) -> None:
         super().validate(value, model_instance)
         # Not in to_python: a deserializer quotes the value that to_python refuses.
         if value is not None and not isinstance(value, (str, Ciphertext)):
             raise ValidationError(_("Enter a text."), code="invalid")
+
+
+_JSON_OPTIONS: Final[dict[str, Any]] = {
+    "ensure_ascii": False,
+    "separators": (",", ":"),
+    "allow_nan": False,
+}
+# json.dumps and json.loads with any option make an encoder or decoder for every value.
+_dumps: Final = json.JSONEncoder(**_JSON_OPTIONS).encode
+_loads: Final = json.JSONDecoder().decode
+
+
+class OwnText(str):
+    """JSON text as this field spells it: of two such, one value has one text."""
+
+    __slots__ = ()
 
 
 class EncryptedJSONField(EncryptedField):
@@ -450,6 +525,7 @@ class EncryptedJSONField(EncryptedField):
 
     description = _("Encrypted JSON")
     form_class = SecretJSONField
+    holds_json = True
 
     def __init__(
         self,
@@ -476,7 +552,7 @@ class EncryptedJSONField(EncryptedField):
 
     def from_text(self, text: str) -> Any:
         try:
-            return json.loads(text, cls=self.decoder)
+            return _loads(text) if self.decoder is None else json.loads(text, cls=self.decoder)
         except ValueError:
             pass
         del text
@@ -491,7 +567,7 @@ class EncryptedJSONField(EncryptedField):
         if isinstance(value, ForeignCiphertext):
             return "", (EncryptionError, str(_foreign("it")))
         try:
-            return self.dumps(value), None
+            return OwnText(self.dumps(value)), None
         except TypeError as error:
             told = re.fullmatch(r"Object of type \w+ is not JSON serializable", str(error))
             return "", (TypeError, told[0] if told else "the value is not JSON serializable")
@@ -500,18 +576,19 @@ class EncryptedJSONField(EncryptedField):
 
     def dumps(self, value: Any) -> str:
         """The JSON text that is encrypted: compact, not escaped, no NaN."""
-        return json.dumps(
-            value, cls=self.encoder, ensure_ascii=False, separators=(",", ":"), allow_nan=False
-        )
+        if self.encoder is None:
+            return _dumps(value)
+        return json.dumps(value, cls=self.encoder, **_JSON_OPTIONS)
 
-    def is_changed(self, secret: Ciphertext) -> bool:
-        if secret._text is None:
-            return True
+    def new_text(self, secret: Ciphertext) -> tuple[str, Problem | None] | None:
         text, problem = self.to_text(secret._value)
-        if problem is not None:
-            return True
-        # What another program wrote may be spelt another way and still be the same value.
-        return text != secret._text and text != self.dumps(self.from_text(secret._text))
+        before = secret._text
+        if secret._token is None or before is None or problem is not None:
+            return text, problem
+        if text != before and type(before) is not OwnText:
+            # What another program wrote may be spelt another way and still be the same value.
+            secret._text = before = OwnText(self.dumps(self.from_text(before)))
+        return None if text == before else (text, problem)
 
     def formfield(self, **kwargs: Any) -> "forms.Field | None":
         if issubclass(kwargs.get("form_class", self.form_class), SecretJSONField):
@@ -531,7 +608,21 @@ def _expression_problem() -> Problem:
 
 
 def _on_class_prepared(sender: type[models.Model], **kwargs: object) -> None:
-    hooks.install(sender, EncryptedField)
+    if not _lacks_its_key(sender):
+        hooks.install(sender, EncryptedField)
+
+
+def _lacks_its_key(model: type[models.Model]) -> bool:
+    """Say whether fields of the primary key are missing, so that no row can be told from another.
+
+    For the migrations of others, ``migrate`` makes the models of an app without migrations anew,
+    without their foreign keys.
+    """
+    key = model._meta.pk
+    if not isinstance(key, models.CompositePrimaryKey):
+        return False
+    names = {name for field in model._meta.fields for name in (field.name, field.attname)}
+    return not names.issuperset(key.field_names)
 
 
 class_prepared.connect(_on_class_prepared, dispatch_uid="encryption.fields")

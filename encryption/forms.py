@@ -33,14 +33,16 @@ class SecretState(str):
         clearable: offer the box that clears it.
         clearing: the box was ticked in a form that comes back with errors.
         retype: something was typed in such a form.
+        is_copy: the value is that of the original, which the copy does not get.
     """
 
-    __slots__ = ("clearable", "clearing", "is_set", "retype")
+    __slots__ = ("clearable", "clearing", "is_copy", "is_set", "retype")
 
     is_set: bool
     clearable: bool
     clearing: bool
     retype: bool
+    is_copy: bool
 
     def __new__(
         cls,
@@ -49,12 +51,14 @@ class SecretState(str):
         clearable: bool = False,
         clearing: bool = False,
         retype: bool = False,
+        is_copy: bool = False,
     ) -> "SecretState":
         state = super().__new__(cls, "")
         state.is_set = is_set
         state.clearable = clearable
         state.clearing = clearing
         state.retype = retype
+        state.is_copy = is_copy
         return state
 
 
@@ -74,7 +78,8 @@ class _SecretWidget(forms.Widget):
         "autocapitalize": "off",
         "spellcheck": "false",
     }
-    set_text: str | Promise = _("A value is set. Leave this empty to keep it.")
+    set_text: str | Promise = entry.KEEP
+    copy_text: str | Promise = _("A copy does not get the value that the original has.")
     clear_label: str | Promise = _("Clear")
     retype_text: str | Promise = _("Enter the value again: what was typed is never sent back.")
 
@@ -91,7 +96,7 @@ class _SecretWidget(forms.Widget):
             "value": None,
             "input_template_name": self.input_template_name,
             "is_set": state.is_set,
-            "set_text": self.set_text,
+            "set_text": self.copy_text if state.is_copy else self.set_text,
             "clearable": state.clearable,
             "clearing": state.clearing,
             "clear_name": self.clear_name(name),
@@ -166,8 +171,12 @@ class SecretField(forms.CharField):
         **entry.MESSAGES,
         "contradiction": _("Either enter a new value or tick the box that clears it, not both."),
         "not_clearable": _("This value can be replaced, but not cleared."),
-        "echo": _("Enter a valid value."),
+        "not_copied": _(
+            "Enter the value again: a copy does not get the one that the original has."
+        ),
     }
+    #: Whether the row is a copy of one that holds a value, which the form neither has nor keeps.
+    is_copy = False
 
     def __init__(self, *, nullable: bool = True, **kwargs: Any) -> None:
         self.nullable = nullable
@@ -180,7 +189,9 @@ class SecretField(forms.CharField):
     @property
     def clearable(self) -> bool:
         """Whether the box that clears is offered."""
-        return self.nullable and not self.required and not self.disabled
+        # A copy may do without where "" is a value, too.
+        can_be_empty = self.nullable or (self.is_copy and self.empty_value is not None)
+        return can_be_empty and not self.required and not self.disabled
 
     # -- showing ------------------------------------------------------------------------------
 
@@ -191,7 +202,8 @@ class SecretField(forms.CharField):
 
     def bound_data(self, data: Any, initial: Any) -> SecretState:
         return SecretState(
-            is_set=is_set(initial),
+            is_set=is_set(initial) or self.is_copy,
+            is_copy=self.is_copy,
             clearable=self.clearable,
             clearing=data is Ticked.CLEAR,
             retype=not self.disabled and data not in (None, "", Ticked.CLEAR),
@@ -218,10 +230,12 @@ class SecretField(forms.CharField):
         if value is Ticked.CLEAR:
             if not self.clearable:
                 raise self._error("not_clearable")
-            return None
+            return None if self.nullable else self.empty_value
         if value in self.empty_values:
             if is_set(initial):
                 return initial
+            if self.is_copy and not self.disabled:
+                raise self._error("not_copied")
             return self._clean_nothing()
         return super().clean(value)
 

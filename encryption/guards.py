@@ -4,11 +4,11 @@ Whichever manager, queryset or related manager it comes from: Django asks a fiel
 placeholder when it compiles the statement, and hands it the whole query.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
-from weakref import ReferenceType, ref
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.core.exceptions import FieldError
 from django.db import models
@@ -16,21 +16,21 @@ from django.db.models.constants import OnConflict
 from django.db.models.sql.subqueries import UpdateQuery
 
 from encryption.binding import Layout, layout_of_class
+from encryption.collations import compares_exactly
+from encryption.conf import get_indexer
+from encryption.families import sources_of
 
 if TYPE_CHECKING:
     from encryption.fields import EncryptedField
+    from encryption.indexes import BlindIndexField
 
 #: True while a write is under way that was seen to keep secrets and their sources together.
 _vouched: ContextVar[bool] = ContextVar("vouched", default=False)
 
 
-#: The instance of a raw save that is under way, for as long as it lives.
-_raw: ContextVar["ReferenceType[models.Model] | None"] = ContextVar("raw", default=None)
-
-
-def vouch_for_raw(instance: models.Model | None) -> None:
-    """Let the tables of a fixture's row be written one by one, until the next call."""
-    _raw.set(None if instance is None else ref(instance))
+def is_vouched() -> bool:
+    """Say whether a write is under way that was checked as a whole."""
+    return _vouched.get()
 
 
 @contextmanager
@@ -43,34 +43,54 @@ def vouching() -> Iterator[None]:
         _vouched.reset(token)
 
 
+def placeholder_sql(value: Any, compiler: Any) -> tuple[str, Any]:
+    """What newer Django writes for a value whose field has no placeholder of its own."""
+    if hasattr(value, "as_sql"):
+        sql: tuple[str, Any] = compiler.compile(value)
+        return sql
+    return "%s", (value,)
+
+
 def guard(source: "models.Field[Any, Any]", layout: Layout) -> None:
     """Have every UPDATE of a source's column checked; INSERTs are let through."""
-    if source in layout.key_fields or hasattr(source, "salt_field"):
-        return  # no UPDATE writes a primary key; an encrypted field guards itself
+    if hasattr(source, "salt_field"):
+        return  # an encrypted field guards itself
     needed: dict[tuple[str, str], str] = source.__dict__.setdefault("_encrypted_by_this", {})
     for field in (*layout.fields, *layout.dependents):
-        if {source.name, source.attname}.intersection((field.salt_field, *field.bound_to)):
+        if source in sources_of(field):
             needed[field.model._meta.db_table, field.attname] = field.label
-    own_sql = getattr(type(source), "get_placeholder_sql", None)
-    own = getattr(type(source), "get_placeholder", None)
+    table = source.model._meta.db_table
+    dependents = [label for (other, _), label in needed.items() if other != table]
+
+    def check(query: Any) -> None:
+        if isinstance(query, UpdateQuery):  # asked for each row of an INSERT too
+            check_update(source, query)
+        elif dependents and is_upsert(query):
+            check_source_upsert(source, dependents[0], query)
+        if "_unique_beside" in source.__dict__:
+            check_beside(source, query)
+
+    _have_checked(source, check)
+
+
+def _have_checked(field: "models.Field[Any, Any]", check: Callable[[Any], None]) -> None:
+    """Have every statement that writes a field checked, when Django asks for its placeholder."""
+    own_sql = getattr(type(field), "get_placeholder_sql", None)
+    own = getattr(type(field), "get_placeholder", None)
 
     def get_placeholder_sql(value: Any, compiler: Any, connection: Any) -> Any:
-        if isinstance(compiler.query, UpdateQuery):  # asked for each row of an INSERT too
-            check_update(source, compiler.query)
+        check(compiler.query)
         if own_sql is not None:
-            return own_sql(source, value, compiler, connection)
-        if hasattr(value, "as_sql"):
-            return compiler.compile(value)
-        return "%s", (value,)
+            return own_sql(field, value, compiler, connection)
+        return placeholder_sql(value, compiler)
 
     def get_placeholder(value: Any, compiler: Any, connection: Any) -> Any:
-        if isinstance(compiler.query, UpdateQuery):
-            check_update(source, compiler.query)
-        return "%s" if own is None else own(source, value, compiler, connection)
+        check(compiler.query)
+        return "%s" if own is None else own(field, value, compiler, connection)
 
     # Django 5.2 asks for get_placeholder, newer releases for get_placeholder_sql.
-    source.get_placeholder_sql = get_placeholder_sql  # type: ignore[attr-defined]
-    source.get_placeholder = get_placeholder  # type: ignore[attr-defined]
+    field.get_placeholder_sql = get_placeholder_sql  # type: ignore[attr-defined]
+    field.get_placeholder = get_placeholder  # type: ignore[attr-defined]
 
 
 def check_update(source: "models.Field[Any, Any]", query: Any) -> None:
@@ -79,21 +99,81 @@ def check_update(source: "models.Field[Any, Any]", query: Any) -> None:
     Raises:
         FieldError: the query does not write each secret that depends on this column.
     """
-    raw = _raw.get()
-    if _vouched.get() or (raw is not None and raw() is not None):
+    if _vouched.get():
         return
-    values = query.values
-    written = {field.attname for field, _model, _value in values}
     table = source.model._meta.db_table
     needed: dict[tuple[str, str], str] = source._encrypted_by_this  # type: ignore[attr-defined]
     for (other, attname), label in needed.items():
-        if other == table and attname in written:
-            continue
+        for field, _model, _value in query.values if other == table else ():
+            if field.attname == attname:
+                break
+        else:
+            raise _left_behind(label, source)
+
+
+def _left_behind(label: str, source: "models.Field[Any, Any]") -> FieldError:
+    return FieldError(
+        f"{label} is encrypted under {source.name!r}, so an update() of {source.name!r} "
+        "alone would leave it unreadable. Nothing was written. Change it on the instances "
+        f"and save() them, or use bulk_update([..., {source.name!r}]) with `objects = "
+        "EncryptedManager()`: both encrypt anew."
+    )
+
+
+def check_source_upsert(source: "models.Field[Any, Any]", label: str, query: Any) -> None:
+    """Refuse an upsert of a source under the secrets of children, which stand in another table.
+
+    Args:
+        label: of such a secret.
+
+    Raises:
+        FieldError: ``bulk_create(update_conflicts=True)`` takes over the source.
+    """
+    if source in query.update_fields:
         raise FieldError(
-            f"{label} is encrypted under {source.name!r}, so an update() of {source.name!r} "
-            "alone would leave it unreadable. Nothing was written. Change it on the instances "
-            f"and save() them, or use bulk_update([..., {source.name!r}]) with `objects = "
-            "EncryptedManager()`: both encrypt anew."
+            f"{label} is encrypted under {source.name!r} and stands in another table, so this "
+            "upsert could leave it unreadable. Nothing was written. Leave the field out of "
+            "update_fields, or update the existing rows with save()."
+        )
+
+
+def check_indexes(field: "EncryptedField", query: Any) -> None:
+    """Refuse a statement that writes a secret and not its blind indexes.
+
+    Raises:
+        FieldError: an UPDATE or an upsert leaves an index behind.
+    """
+    for index in field.indexes:
+        _check_pair(query, field, index, index)
+
+
+def check_index_update(index: "BlindIndexField", query: Any) -> None:
+    """Refuse a statement that writes a blind index and not the secret it belongs to.
+
+    Raises:
+        FieldError: an UPDATE or an upsert leaves the secret behind.
+    """
+    _check_pair(query, index, index.encrypted, index)
+
+
+def _check_pair(
+    query: Any,
+    field: "models.Field[Any, Any]",
+    other: "models.Field[Any, Any]",
+    index: "BlindIndexField",
+) -> None:
+    if isinstance(query, UpdateQuery):
+        written = {one.attname for one, _model, _value in query.values}  # type: ignore[attr-defined]
+    elif is_upsert(query):
+        written = {one.attname for one in query.update_fields}
+    else:
+        return
+    if field.attname in written and other.attname not in written:
+        raise FieldError(
+            f"{index.label} is the index of {index.source!r}, and {field.name!r} alone would be "
+            f"written: a row would be found by a value that it does not hold. Nothing was "
+            f"written. save() the instances, or name {other.name!r} too: in update_fields of "
+            f"bulk_create(), or in update({index.source}=None, {index.name}=None)."
         )
 
 
@@ -102,14 +182,16 @@ def is_upsert(query: Any) -> bool:
     return getattr(query, "on_conflict", None) is OnConflict.UPDATE
 
 
-def check_upsert(field: "EncryptedField", query: Any) -> None:
+def check_upsert(field: "EncryptedField", query: Any, connection: Any) -> None:
     """Refuse an upsert after which the row's secret and sources would be of different rows.
 
     Raises:
         FieldError: ``bulk_create(update_conflicts=True)`` takes over one without the other.
     """
     taken = {one.attname for one in query.update_fields}
-    equal = {one.attname for one in query.unique_fields}
+    unique = {one.attname: one for one in query.unique_fields}
+    # By some collations a row conflicts with another that holds "a" where it holds "A".
+    equal = {name for name, one in unique.items() if compares_exactly(one, connection)}
     names = [source.attname for source in layout_of_class(query.model).sources_of(field)]
     if field.attname in taken:
         missing = [name for name in names if name not in taken and name not in equal]
@@ -120,6 +202,79 @@ def check_upsert(field: "EncryptedField", query: Any) -> None:
             f"{field.label} is encrypted under {', '.join(names)}. This upsert would put a "
             "secret of the new row into an old row with other values of these, where it is "
             f"unreadable. Nothing was written. Name {', '.join(missing)} in update_fields or "
-            "(where the database knows unique_fields) in unique_fields too, or update the "
-            "existing rows with save()."
+            "(where the database knows unique_fields, and their collation compares byte for byte) "
+            "in unique_fields too, or update the existing rows with save()."
         )
+
+
+class Beside(NamedTuple):
+    """A field that a blind index is unique together with, or only under a condition on.
+
+    Args:
+        blind: the index.
+        deciding: attnames of all that decides what a row is a duplicate of.
+        may_be_null: whether a row in which this is NULL is a duplicate of none.
+    """
+
+    blind: "BlindIndexField"
+    deciding: frozenset[str]
+    may_be_null: bool
+
+
+def guard_beside(field: "models.Field[Any, Any]", key: object, beside: Beside) -> None:
+    """Have every UPDATE and upsert of a field beside a unique blind index checked.
+
+    Args:
+        key: of the constraint, so that a field that is in one has it once.
+    """
+    if hasattr(field, "salt_field") or hasattr(field, "is_blind_index"):
+        return  # these go together, and have guards of their own
+    known: dict[object, Beside] = field.__dict__.setdefault("_unique_beside", {})
+    known[key] = beside
+    if "get_placeholder" not in field.__dict__:  # else it is a source, see guard()
+        _have_checked(field, partial(check_beside, field))
+
+
+#: The instance of a save that is under way, whose values were looked for under all keys.
+looked_at: ContextVar[models.Model | None] = ContextVar("looked_at", default=None)
+
+
+def check_beside(field: "models.Field[Any, Any]", query: Any) -> None:
+    """While two keys are live, refuse a statement that may make duplicates nobody looks for.
+
+    Raises:
+        FieldError: an UPDATE or an upsert writes a part of what decides.
+    """
+    known: dict[object, Beside] = field.__dict__.get("_unique_beside", {})
+    if not known or len(get_indexer().keys) == 1:
+        return
+    if isinstance(query, UpdateQuery):
+        values = {one.attname: value for one, _model, value in query.values}  # type: ignore[attr-defined]
+        if _vouched.get() or field.attname not in values or _is_saved(query):
+            return
+        for beside in known.values():
+            is_null = values[field.attname] is None and beside.may_be_null
+            if not is_null and beside.blind.attname not in values:
+                raise _unseen_duplicates(field, beside)
+    elif is_upsert(query):
+        taken = {one.attname for one in query.update_fields}
+        equal = {one.attname for one in query.unique_fields}
+        for beside in known.values():
+            if taken & beside.deciding and beside.deciding - taken - equal:
+                raise _unseen_duplicates(field, beside)
+
+
+def _is_saved(query: Any) -> bool:
+    """Say whether it may be the UPDATE of the save that is under way."""
+    saved = looked_at.get()
+    return saved is not None and isinstance(saved, query.model)
+
+
+def _unseen_duplicates(field: "models.Field[Any, Any]", beside: Beside) -> FieldError:
+    return FieldError(
+        f"{beside.blind.label} is unique together with {field.name!r} or under a condition on it. "
+        "While two master keys are live, equal values have different indexes, so the database "
+        "would not see what this makes a duplicate. Nothing was written. save() the instances, or "
+        "finish the rotation first and remove the old key. (An upsert may name all that decides: "
+        f"{', '.join(sorted(beside.deciding))}.)"
+    )

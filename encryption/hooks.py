@@ -4,33 +4,40 @@ Django has no place for a field to hear that another field of the row changes. S
 encrypted fields gets some of its own methods wrapped when it is made. Each wrapper calls the
 original and adds one thing:
 
-======================================  =====================================================
+======================================  ==========================================================
 ``from_db``                             remembers what the row was loaded with
 ``refresh_from_db``                     copies ciphertexts, and remembers anew
 ``save_base``                           says which sources the row will have after the save
+``_save_table``                         takes the tokens of a fixture for tokens (rawsaves.py)
 ``_do_update``                          keeps a secret and its sources together (saving.py)
 ``__getstate__``                        lets copies and pickles carry ciphertext only
 ``clean_fields``                        does not decrypt what is stored to validate it again
+``_get_field_expression_map``           tells constraints whether a secret is NULL (conditions.py)
 ``_prepare_related_fields_for_save``    names the unsaved tenant
-======================================  =====================================================
+======================================  ==========================================================
 """
 
 from collections.abc import Callable, Iterable
 from functools import wraps
-from inspect import signature
 from typing import TYPE_CHECKING, Any
 
-from django.core.exceptions import FieldError
-from django.db import models
+from django.db import DEFAULT_DB_ALIAS, models
 from django.db.models.manager import Manager
 
-from encryption.binding import Layout, Partial, layout_of
+from encryption import promotion
+from encryption.binding import MISSING, Layout, Partial, layout_of
+from encryption.conditions import WithoutSecrets
 from encryption.core.errors import MissingSaltError
+from encryption.dependents import check_before
 from encryption.descriptors import UNREAD, Ciphertext, InheritedAttribute, refresh_of
-from encryption.guards import guard, vouching
+from encryption.families import dependents_of, register, secrets_of
+from encryption.guards import guard
+from encryption.indexes import note_loaded
+from encryption.loading import instance_of
 from encryption.managers import SourcesQuerySet
-from encryption.rawsaves import listen_to
-from encryption.saving import Stored, do_update, pin, target_of
+from encryption.rawsaves import tokens_as_such
+from encryption.saving import do_update, is_clean, pin, target_of, update_of_many
+from encryption.uniqueness import guarded, looking_for_fixture, rules_of, wrap_validation
 
 if TYPE_CHECKING:
     from encryption.fields import EncryptedField
@@ -45,21 +52,18 @@ def install(cls: type[models.Model], field_type: "type[EncryptedField]") -> None
     """
     if cls._meta.abstract or cls._meta.swapped:
         return
-    fields = [field for field in cls._meta.concrete_fields if isinstance(field, field_type)]
-    if not fields:
-        return
-    layout = Layout(cls, fields)
-    _set_up(cls, layout)
-    for parent in cls._meta.all_parents:
-        mine = [
-            field
-            for field in fields
-            if not issubclass(parent, field.model)
-            and any(source.field.model is parent for source in layout.sources_of(field))
-        ]
-        if mine:
-            before: Layout = parent.__dict__.get("_encryption_layout") or Layout(parent, [])
-            _set_up(parent, Layout(parent, before.fields, [*before.dependents, *mine]))
+    family = register(cls)
+    # Its secrets may depend on what others write; without any, it changes nothing for them.
+    for one in family if secrets_of(cls, field_type) else [cls]:
+        fields, dependents = secrets_of(one, field_type), dependents_of(one, field_type)
+        if not fields and not dependents:
+            continue
+        layout = Layout(one, fields, dependents)
+        for index in layout.indexes:
+            for field in fields:
+                if field.name == index.source and index not in field.indexes:
+                    field.indexes = (*field.indexes, index)
+        _set_up(one, layout)
 
 
 def _set_up(cls: type[models.Model], layout: Layout) -> None:
@@ -71,12 +75,19 @@ def _set_up(cls: type[models.Model], layout: Layout) -> None:
             wrapped = wrapper(function)
             wrapped._encryption_wrapper = True  # type: ignore[attr-defined]
             setattr(cls, name, classmethod(wrapped) if name == "from_db" else wrapped)
+    if layout.indexes:
+        _note_indexes(cls)
+        if rules_of(layout):
+            wrap_validation(cls)
+            sealing: Any = cls.save_base
+            if not hasattr(sealing.__wrapped__, "_looks_for_duplicates"):
+                cls.save_base = _save_base(guarded(sealing.__wrapped__))  # type: ignore[method-assign]
+                cls.save_base._encryption_wrapper = True  # type: ignore[attr-defined]
     for source in layout.sources:
         guard(source.field, layout)
     for field in layout.fields:
         if field.model is not cls._meta.concrete_model:
             setattr(cls, field.attname, InheritedAttribute(field))
-    listen_to(cls)
     for manager in cls._meta.local_managers:
         # Django's own manager learns that only("secret") needs the secret's sources too.
         if type(manager) is Manager:
@@ -84,30 +95,47 @@ def _set_up(cls: type[models.Model], layout: Layout) -> None:
 
 
 def _from_db(original: Method) -> Method:
-    # Runs for every row of every result, and keyword arguments cost a fifth of a microsecond:
-    # so each supported Django gets the signature that it calls.
-    def from_db(cls: Any, db: Any, field_names: Any, values: Any) -> Any:
-        instance = original(cls, db, field_names, values)
+    # Runs for every row of every result. So what Django's own method does for a whole row is
+    # done here, without another call; a from_db of the model's own is called.
+    is_djangos = original is models.Model.from_db.__func__  # type: ignore[attr-defined]
+
+    @wraps(original)
+    def from_db(cls: Any, db: Any, field_names: Any, values: Any, *, fetch_mode: Any = None) -> Any:
         layout = cls._encryption_layout
+        if is_djangos and len(values) == layout.width:
+            instance = instance_of(cls, layout, values)
+            state = instance._state
+            state.adding = False
+            state.db = db
+            if fetch_mode is not None:  # newer Django has it
+                state.fetch_mode = fetch_mode
+            state.encrypted_under = layout.pick_row(values)
+            return instance
+        options = {} if fetch_mode is None else {"fetch_mode": fetch_mode}
+        instance = original(cls, db, field_names, values, **options)
         if len(values) == layout.width:
             instance._state.encrypted_under = layout.pick_row(values)
         else:
             layout.remember(instance, field_names, values)
         return instance
 
-    def from_db_fetching(
-        cls: Any, db: Any, field_names: Any, values: Any, *, fetch_mode: Any = None
-    ) -> Any:
-        instance = original(cls, db, field_names, values, fetch_mode=fetch_mode)
-        layout = cls._encryption_layout
-        if len(values) == layout.width:
-            instance._state.encrypted_under = layout.pick_row(values)
-        else:
-            layout.remember(instance, field_names, values)
+    return from_db
+
+
+def _note_indexes(cls: Any) -> None:
+    """Have ``from_db`` also note which index was loaded with which token."""
+    original = cls.from_db.__func__
+    if hasattr(original, "_notes_indexes"):
+        return
+
+    @wraps(original)
+    def from_db(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        instance = original(cls, *args, **kwargs)
+        note_loaded(cls._encryption_layout.indexes, instance)
         return instance
 
-    takes_fetch_mode = "fetch_mode" in signature(models.Model.from_db).parameters
-    return wraps(original)(from_db_fetching if takes_fetch_mode else from_db)
+    from_db._notes_indexes = True  # type: ignore[attr-defined]
+    cls.from_db = classmethod(from_db)
 
 
 def _refresh_from_db(original: Method) -> Method:
@@ -126,9 +154,10 @@ def _refresh_from_db(original: Method) -> Method:
                 for source in layout.sources
                 if source.attname in kept and source.field.name in self._state.fields_cache
             }
+        left_out = _left_out(layout, from_queryset, fields)
         with refresh_of(self):
             original(self, using=using, fields=fields, **options)
-        _remember_refreshed(layout, self, fields)
+        _remember_refreshed(layout, self, fields, left_out)
         self.__dict__.update(kept)
         self._state.fields_cache.update(cached)
 
@@ -150,23 +179,62 @@ def _with_sources(
                 names.add(source.attname)
                 if source.attname in instance.__dict__:
                     kept[source.attname] = instance.__dict__[source.attname]
+        names.update(index.attname for index in layout.indexes if index.source in names)
     return names, kept
 
 
-def _remember_refreshed(layout: Layout, instance: models.Model, fields: Any) -> None:
+def _left_out(layout: Layout, rows: Any, fields: Any) -> set[str]:
+    """The sources that a refresh from a queryset of the caller's does not load."""
+    if rows is None:
+        return set()
+    if fields is not None:  # among which may be names of what was prefetched
+        columns = {
+            name for one in layout.model._meta.concrete_fields for name in (one.name, one.attname)
+        }
+        rows = rows.only(*columns.intersection(fields))
+    mask = rows.query.get_select_mask()
+    return {source.attname for source in layout.sources if mask and source.field not in mask}
+
+
+def _remember_refreshed(
+    layout: Layout, instance: models.Model, fields: Any, left_out: set[str]
+) -> None:
     now = layout.current(instance)
     state: Any = instance._state
     known = state.__dict__.get("encrypted_under")
     if known is not None:
         pin(layout, instance)
-    if fields is None or known is None:
-        state.encrypted_under = now
-        return
+    if layout.indexes and (fields is None or any(one.source in fields for one in layout.indexes)):
+        note_loaded(layout.indexes, instance)
+    if left_out:
+        _forget_unknown(layout, instance)
+    before = [MISSING] * len(now) if known is None else known
     under = [
-        now[place] if source.attname in fields or source.field.name in fields else known[place]
+        now[place]
+        if source.attname not in left_out
+        and (
+            fields is None
+            or known is None
+            or source.attname in fields
+            or source.field.name in fields
+        )
+        else before[place]
         for place, source in enumerate(layout.sources)
     ]
     state.encrypted_under = Partial.of(under)
+
+
+def _forget_unknown(layout: Layout, instance: models.Model) -> None:
+    """Have secrets that came without their sources read again, together with those."""
+    for field in layout.fields:
+        secret = instance.__dict__.get(field.attname)
+        if (
+            secret is not None
+            and type(secret._sources) is Partial
+            and not layout.knows(field, secret._sources)
+            and is_clean(field, secret)
+        ):
+            del instance.__dict__[field.attname]
 
 
 def _save_base(original: Method) -> Method:
@@ -179,31 +247,29 @@ def _save_base(original: Method) -> Method:
         using: Any = None,
         update_fields: Any = None,
     ) -> None:
-        layout = layout_of(self)
+        layout: Layout = type(self)._encryption_layout  # type: ignore[attr-defined]
         state: Any = self._state
+        if update_fields is not None and layout.concerning.isdisjoint(update_fields):
+            original(self, raw, force_insert, force_update, using, update_fields)
+            return
+        if layout.settling and not raw:
+            layout.settle(self, update_fields)
         if update_fields is not None and not raw:
             state.encrypt_under = target_of(layout, self, update_fields)
         try:
             if not raw:
-                if layout.spans_tables and update_fields is not None:
-                    row = type(self)._base_manager.using(using or state.db).filter(pk=self.pk)
-                    state.encrypted_before = Stored.read(layout, row)
                 _seal_first(layout, self, update_fields)
-            if layout.spans_tables:
-                if layout.dependents and not raw and not state.adding:
-                    _check_dependents(layout, self, update_fields)
-                with vouching():
-                    original(self, raw, force_insert, force_update, using, update_fields)
-            else:
-                original(self, raw, force_insert, force_update, using, update_fields)
+                if layout.dependents and not force_insert:
+                    check_before(layout, self, using, update_fields, force_update=force_update)
+            original(self, raw, force_insert, force_update, using, update_fields)
             if update_fields is None:
                 state.encrypted_under = layout.current(self)
             elif "encrypted_after" in state.__dict__:
                 state.encrypted_under = state.encrypted_after
         finally:
-            state.__dict__.pop("encrypt_under", None)
-            state.__dict__.pop("encrypted_after", None)
-            state.__dict__.pop("encrypted_before", None)
+            if update_fields is not None:
+                for name in ("encrypt_under", "encrypted_after", "encrypted_before"):
+                    state.__dict__.pop(name, None)
 
     save_base.alters_data = True  # type: ignore[attr-defined]
     return save_base
@@ -224,12 +290,32 @@ def _seal_first(layout: Layout, instance: models.Model, update_fields: Any) -> N
             secret = field.stored_in(instance) if load else instance.__dict__.get(field.attname)
             if secret is not None:
                 field.seal(instance, secret)
+                for index in field.indexes:
+                    index.pre_save(instance, False)
+
+
+def _save_table(original: Method) -> Method:
+    @wraps(original)
+    def _save_table(self: models.Model, raw: bool = False, *args: Any, **options: Any) -> Any:
+        if not raw:
+            return original(self, raw, *args, **options)
+        using = args[3] if len(args) > 3 else options.get("using")  # noqa: PLR2004
+        with tokens_as_such(self), looking_for_fixture(self, using or DEFAULT_DB_ALIAS):
+            return original(self, raw, *args, **options)
+
+    return _save_table
 
 
 def _do_update(original: Method) -> Method:
     @wraps(original)
-    def _do_update(self: models.Model, *args: Any) -> Any:
-        return do_update(original, self, *args)
+    def _do_update(
+        self: models.Model, rows: Any, using: Any, pk: Any, values: Any, names: Any, *rest: Any
+    ) -> Any:
+        if type(self)._encryption_layout.spans_tables:  # type: ignore[attr-defined]
+            return update_of_many(original, self, rows, using, pk, values, names, *rest)
+        if names is None:  # a whole row is consistent in itself
+            return original(self, rows, using, pk, values, names, *rest)
+        return do_update(original, self, rows, using, pk, values, names, *rest)
 
     return _do_update
 
@@ -242,11 +328,23 @@ def _getstate(original: Method) -> Method:
             secret = state.get(field.attname)
             if isinstance(secret, Ciphertext):
                 if secret._value is not UNREAD or field.allow_plaintext:
-                    field.seal(self, secret)
+                    try:
+                        secret = field.seal(self, secret)
+                    except MissingSaltError:
+                        raise _not_copied(field) from None
                 state[field.attname] = secret.__copy__()
         return state
 
     return getstate
+
+
+def _not_copied(field: "EncryptedField") -> MissingSaltError:
+    return MissingSaltError(
+        f"{field.label} cannot be copied or pickled yet: a copy carries ciphertext and never a "
+        f"value in clear, and this is encrypted for its {field.salt_field!r}, which is not set or "
+        "not saved. Set that first, or save this row; or copy first and assign the secret to the "
+        "copy."
+    )
 
 
 def _clean_fields(original: Method) -> Method:
@@ -257,9 +355,18 @@ def _clean_fields(original: Method) -> Method:
             for field in layout_of(self).fields
             if getattr(self.__dict__.get(field.attname), "_value", None) is UNREAD
         }
+        stored.update(index.name for index in layout_of(self).indexes)
         original(self, exclude=stored.union(exclude or ()))
 
     return clean_fields
+
+
+def _field_expression_map(original: Method) -> Method:
+    @wraps(original)
+    def _get_field_expression_map(self: models.Model, *args: Any, **options: Any) -> Any:
+        return original(WithoutSecrets(self), *args, **options)
+
+    return _get_field_expression_map
 
 
 def _prepare_related(original: Method) -> Method:
@@ -267,11 +374,15 @@ def _prepare_related(original: Method) -> Method:
     def _prepare_related_fields_for_save(
         self: models.Model, operation_name: str, fields: Any = None
     ) -> None:
+        layout = layout_of(self)
+        if promotion.is_strange(layout, self):
+            promotion.adopt(layout, self)  # before the save remembers anything in its state
         if operation_name == "bulk_create":  # save() seals first, and refuses it there
-            for source in layout_of(self).sources:
+            for source in layout.sources:
                 value = self.__dict__.get(source.attname)
                 if hasattr(value, "resolve_expression"):
                     source.text(value)
+            layout.settle(self)
         try:
             original(self, operation_name, fields)
         except ValueError:
@@ -298,37 +409,10 @@ _WRAPPERS: dict[str, Callable[[Method], Method]] = {
     "from_db": _from_db,
     "refresh_from_db": _refresh_from_db,
     "save_base": _save_base,
+    "_save_table": _save_table,
     "_do_update": _do_update,
     "__getstate__": _getstate,
     "clean_fields": _clean_fields,
+    "_get_field_expression_map": _field_expression_map,
     "_prepare_related_fields_for_save": _prepare_related,
 }
-
-
-def _check_dependents(layout: Layout, instance: models.Model, update_fields: Any) -> None:
-    """Refuse to change a parent's source under a child's secret (multi-table inheritance)."""
-    loaded = layout.loaded(instance)
-    now = layout.current(instance)
-    for field in layout.dependents:
-        child = field.model
-        if isinstance(instance, child):
-            continue
-        names = {field.salt_field, *field.bound_to}
-        places = [
-            place
-            for place, source in enumerate(layout.sources)
-            if names.intersection((source.field.name, source.attname))
-            and (
-                update_fields is None
-                or source.field.name in update_fields
-                or source.attname in update_fields
-            )
-        ]
-        if loaded is not None and not layout.changed(loaded, now, places):
-            continue
-        rows = child._base_manager.using(instance._state.db).filter(pk=instance.pk)
-        if rows.exclude(**{f"{field.name}__isnull": True}).exists():
-            raise FieldError(
-                f"{field.label} of this row depends on fields that this save changes, and only "
-                f"a {child._meta.object_name} can write both. Load the row as that and save it."
-            )

@@ -1,29 +1,41 @@
-"""What SQL may do with an encrypted column: read it, and compare it with NULL."""
+"""The lookups of an encrypted column: whether it is NULL, and no other.
 
-from collections.abc import Iterator
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID
+And what this package's own UPDATEs rest on: a row's token, and the texts that it is sealed under.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import FieldError
 from django.db import models
-from django.db.models.aggregates import Count
-from django.db.models.expressions import Case, Col, F, OrderBy, OrderByList, Value
+from django.db.models.expressions import Case, Col, Value
 from django.db.models.functions import Cast
-from django.db.models.lookups import Exact, IsNull, Lookup
-from django.db.models.sql.query import Query
+from django.db.models.lookups import Exact, IsNull
 
 if TYPE_CHECKING:
     from encryption.descriptors import Ciphertext
     from encryption.fields import EncryptedField
+    from encryption.indexes import BlindIndexField
 
 
 def refusal(label: str, what: str) -> FieldError:
     """The error for a query that would compare ciphertexts."""
     return FieldError(
         f"{label} is encrypted and equal values have different ciphertexts, so {what} cannot "
-        "work on it. Only isnull can. Select the rows by other fields and compare the decrypted "
-        "values in Python."
+        "work on it. Only isnull can, and with a BlindIndexField beside it exact and in. Select "
+        "the rows by other fields and compare the decrypted values in Python."
+    )
+
+
+def taken_for_equal(model: type[models.Model], key: Any) -> FieldError:
+    """The error for a row that was found by another text than its primary key.
+
+    Args:
+        key: what the row holds.
+    """
+    return FieldError(
+        f"A row of {model._meta.label} was found by a primary key that is not the same text as its "
+        f"own, {key!r}: the collation of the column takes them for equal. Nothing was written. "
+        "Load the row and save that, or give the column a db_collation that compares byte for byte."
     )
 
 
@@ -49,13 +61,32 @@ class TokenIs(EncryptedIsNull):
         return f"{binary}{sql} = %s", [*params, self._token]
 
 
+class SameText(Exact):
+    """The column holds this very text, whatever its collation takes for equal; as TokenIs."""
+
+    lookup_name = "same_text"
+
+    def as_sql(self, compiler: Any, connection: Any) -> Any:
+        column, params = self.process_lhs(compiler, connection)
+        text, more = self.process_rhs(compiler, connection)
+        if connection.vendor == "mysql":
+            # In the connection's character set, which the column need not have.
+            column = f"BINARY CONVERT({column} USING utf8mb4)"
+        elif connection.vendor == "postgresql":
+            column = f'{column} COLLATE "C"'
+        elif connection.vendor == "sqlite":
+            column = f"{column} COLLATE BINARY"
+        return f"{column} = {text}", [*params, *more]
+
+
 class OnlyNone(Exact):
     """``exact``, which Django turns into ``isnull`` for ``None`` and which is refused otherwise."""
 
     def __init__(self, lhs: Any, rhs: Any) -> None:
+        super().__init__(lhs, None)  # before it is refused: a traceback shows it with its repr
         if rhs is not None:
+            del rhs  # and the locals of this frame
             raise refusal(_label(lhs), "the lookup 'exact'")
-        super().__init__(lhs, rhs)
 
 
 def lookup_for(field: "EncryptedField", name: str) -> "type[models.Lookup[Any]]":
@@ -75,81 +106,6 @@ def _label(expression: Any) -> str:
     return str(getattr(expression.output_field, "label", expression.output_field))
 
 
-class EncryptedCol(Col):
-    """The column in a query; where it stands in ORDER BY, DISTINCT ON or a comparison: refused.
-
-    Django asks no field whether it can be ordered by or compared with. But whatever does so has
-    to compile the column, so the query is looked at there: once per query, never per row.
-    """
-
-    target: "EncryptedField"
-
-    def as_sql(self, compiler: Any, connection: Any) -> Any:
-        query = compiler.query
-        ordering = query.order_by or (query.default_ordering and query.get_meta().ordering) or ()
-        for item in (*ordering, *query.distinct_fields):
-            if any(_holds_column(part) for part in _parts(query, item)):
-                raise refusal(self.target.label, "order_by() or distinct(field)")
-        for node in (*query.where.children, *query.annotations.values()):
-            if _compares(node, False):
-                raise refusal(self.target.label, "a comparison or an order")
-        return super().as_sql(compiler, connection)
-
-
-_PLAIN: Final = frozenset({int, str, bool, float, UUID, datetime})
-
-
-def _compares(node: Any, within: bool) -> bool:
-    """Say whether an encrypted column stands below a comparison or an ordering."""
-    if isinstance(node, Lookup) and type(node.lhs) is Col and type(node.rhs) in _PLAIN:
-        return False  # what most queries consist of: a column and a value
-    if isinstance(node, (EncryptedCol, EncryptedIsNull)):
-        return within and isinstance(node, EncryptedCol)
-    if isinstance(node, Count):  # counting ciphertexts is fine; its filter is a condition
-        return _compares(node.filter, within)
-    if isinstance(node, (list, tuple)):
-        return any(_compares(child, within) for child in node)
-    within = within or isinstance(node, (Lookup, OrderBy, OrderByList))
-    if isinstance(node, Query):
-        return any(_compares(child, within) for child in node.select)
-    if hasattr(node, "get_source_expressions"):
-        below = [*node.get_source_expressions()]
-        if isinstance(node, Lookup):
-            below.append(node.rhs)
-    else:
-        below = [*getattr(node, "children", ())]
-    return any(_compares(child, within) for child in below if child is not None)
-
-
-def _holds_column(part: Any) -> bool:
-    return isinstance(part, EncryptedCol) or hasattr(part, "salt_field")
-
-
-def _parts(query: Any, item: Any) -> Iterator[Any]:
-    """Yield the fields and columns that an entry of ``order_by`` is made of."""
-    if isinstance(item, str):
-        name = item.lstrip("-+")
-        if name in query.annotations:
-            yield from query.annotations[name].flatten()
-        elif name != "?":
-            yield from _named(query, name)
-    elif isinstance(item, F):
-        yield from _parts(query, item.name)  # type: ignore[attr-defined]
-    elif hasattr(item, "flatten"):
-        for part in item.flatten():
-            if isinstance(part, F):
-                yield from _parts(query, part.name)  # type: ignore[attr-defined]
-            else:
-                yield part
-
-
-def _named(query: Any, name: str) -> Iterator[Any]:
-    try:
-        yield query.names_to_path(name.split("__"), query.get_meta())[1]
-    except FieldError:  # a name that Django itself will complain about, or an alias
-        return
-
-
 class SealedValue(Value):
     """A token on its way into ``bulk_update``; made by this package only."""
 
@@ -158,6 +114,13 @@ class SealedValue(Value):
 
     def as_sql(self, compiler: Any, connection: Any) -> Any:
         return "%s", [self.value]
+
+
+class SealedIndex(SealedValue):
+    """A blind index on its way into ``bulk_update``; made by this package only."""
+
+    def __init__(self, index: "str | None", field: "BlindIndexField") -> None:
+        Value.__init__(self, index, output_field=field)
 
 
 def is_sealed(expression: Any) -> bool:

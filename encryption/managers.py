@@ -1,28 +1,47 @@
 """Querysets that know which columns belong together, and can derive keys ahead."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
 
 from django.core.exceptions import FieldError
 from django.db import models, transaction
 from django.db.models.manager import BaseManager
+from django.db.models.query import ModelIterable
 
-from encryption.binding import Layout, Values, layout_of_class
+from encryption.binding import Layout, Values, end_of_relations, layout_of_class
+from encryption.blindlookups import sorting_out, truncated_of
 from encryption.conf import get_keyring
 from encryption.core import tokens
-from encryption.core.errors import DecryptionError
+from encryption.core.errors import DecryptionError, EncryptionError
+from encryption.dependents import check_rows, dependents_on, refusal
 from encryption.descriptors import Ciphertext
 from encryption.guards import vouching
-from encryption.lookups import SealedValue
+from encryption.lookups import SealedIndex, SealedValue, taken_for_equal
 from encryption.saving import Stored, is_clean, pin
+from encryption.uniqueness import (
+    Rule,
+    Written,
+    check,
+    lock_for,
+    rules_for,
+    rules_of,
+    two_keys_live,
+)
+from encryption.unseen import try_other_keys, trying_later
 
 if TYPE_CHECKING:
     from encryption.fields import EncryptedField
+    from encryption.indexes import BlindIndexField
 
 # Subscripted for the type checker only, which Django's own classes take at runtime too.
 _QuerySet = models.QuerySet[Any]
+if TYPE_CHECKING:
+    _ModelIterable = ModelIterable[Any]
+else:
+    _ModelIterable = ModelIterable
 
 
 class SourcesQuerySet(_QuerySet):
@@ -33,7 +52,7 @@ class SourcesQuerySet(_QuerySet):
 
     def only(self, *fields: str) -> Self:
         """Load only these fields, and the sources of encrypted ones among them."""
-        return super().only(*fields, *self._sources_for(fields))
+        return super().only(*fields, *self._sources_for(fields), *self._indexes_for(fields))
 
     def defer(self, *fields: str | None) -> Self:
         """Load these fields later, but not the sources of a secret that is loaded now."""
@@ -47,6 +66,7 @@ class SourcesQuerySet(_QuerySet):
             for source in layout.sources_of(field)
             for name in (source.field.name, source.attname)
         }
+        needed.update(index.name for index in layout.indexes if index.source in loaded)
         kept = [name for name in fields if name not in needed]
         return super().defer(*kept) if kept or not fields else self.all()  # type: ignore[arg-type]
 
@@ -63,6 +83,7 @@ class SourcesQuerySet(_QuerySet):
         for field in layout.fields:
             if (
                 field.name in fields
+                or any(index.name in fields for index in field.indexes)
                 or field.attname in fields
                 or _is_concerned(layout, field, set(fields))
             ):
@@ -71,7 +92,39 @@ class SourcesQuerySet(_QuerySet):
                     "of Django's own manager does not know. Nothing was written. Set `objects = "
                     "EncryptedManager()` on the model, or save() the instances."
                 )
+        for field in dependents_on(layout, fields):
+            raise refusal(field)
         return super().bulk_update(objs, fields, batch_size)
+
+    def bulk_create(self, objs: Iterable[Any], *args: Any, **kwargs: Any) -> list[Any]:
+        """As Django's; an upsert that takes a secret over takes its blind indexes along."""
+        update_fields = kwargs.get("update_fields")
+        if update_fields is not None:
+            along = self._indexes_for(tuple(update_fields))
+            kwargs["update_fields"] = [*update_fields, *along]
+        layout = layout_of_class(self.model)
+        if not layout.indexes or not rules_of(layout) or not two_keys_live():
+            return super().bulk_create(objs, *args, **kwargs)
+        self._for_write = True
+        with trying_later(self.db):
+            return super().bulk_create(objs, *args, **kwargs)
+
+    def update(self, **kwargs: Any) -> int:
+        """As Django's; where a secret becomes NULL, its blind indexes do."""
+        for index in layout_of_class(self.model).indexes:
+            if index.source in kwargs and kwargs[index.source] is None:
+                kwargs.setdefault(index.name, None)
+        return super().update(**kwargs)
+
+    update.alters_data = True  # type: ignore[attr-defined]
+
+    def _indexes_for(self, fields: Sequence[str]) -> list[str]:
+        layout = layout_of_class(self.model)
+        return [
+            index.name
+            for index in layout.indexes
+            if index.source in fields and index.name not in fields
+        ]
 
     def _sources_for(self, fields: Sequence[str]) -> list[str]:
         layout = layout_of_class(self.model)
@@ -84,8 +137,46 @@ class SourcesQuerySet(_QuerySet):
         ]
 
 
+class SortingIterable(_ModelIterable):
+    """The rows of a query by a truncated index, without those that only share the index.
+
+    A query that cannot be sorted out is refused when its SQL is made.
+    """
+
+    def __iter__(self) -> Iterator[Any]:
+        query = self.queryset.query
+        conditions = truncated_of(query)
+        rows = super().__iter__()
+        with sorting_out(query if conditions else None):
+            first = next(rows, None)  # makes the SQL
+        for row in () if first is None else chain((first,), rows):
+            if all(condition.finds(row) for condition in conditions):
+                yield row
+
+
 class EncryptedQuerySet(SourcesQuerySet):
     """A queryset for models with encrypted fields."""
+
+    def _filter_or_exclude_inplace(self, *args: Any, **kwargs: Any) -> None:
+        super()._filter_or_exclude_inplace(*args, **kwargs)  # type: ignore[misc]
+        truncated = layout_of_class(self.model).has_truncated_indexes
+        if truncated and self._iterable_class is ModelIterable:
+            self._iterable_class = SortingIterable
+
+    def get(self, *args: Any, **kwargs: Any) -> Any:
+        """As Django's, also by a truncated index: without its limit of 21 rows."""
+        if not layout_of_class(self.model).has_truncated_indexes or self.query.combinator:
+            return super().get(*args, **kwargs)
+        found = self.filter(*args, **kwargs)
+        if not truncated_of(found.query):
+            return super().get(*args, **kwargs)
+        rows = list(found.order_by())
+        name = self.model._meta.object_name
+        if not rows:
+            raise self.model.DoesNotExist(f"{name} matching query does not exist.")
+        if len(rows) > 1:
+            raise self.model.MultipleObjectsReturned(f"get() returned {len(rows)} {name}s.")
+        return rows[0]
 
     def bulk_update(
         self, objs: Iterable[Any], fields: Iterable[str], batch_size: int | None = None
@@ -94,7 +185,7 @@ class EncryptedQuerySet(SourcesQuerySet):
 
         Where a source of a secret is among the fields (a project, say), the stored secret is
         encrypted anew and written along. The rows are locked and looked at first, with one more
-        query for all.
+        query for all; instances that have no row are passed over.
 
         Raises:
             FieldError, MissingSaltError, TypeError, ValueError: as ``save()`` does.
@@ -103,14 +194,54 @@ class EncryptedQuerySet(SourcesQuerySet):
         objs, fields = tuple(objs), list(fields)
         opts = self.model._meta
         names = {opts.get_field(name).name for name in fields}
-        concerned = [field for field in layout.fields if _is_concerned(layout, field, names)]
-        if not concerned or not objs:
+        rules = list(rules_for(layout, names)) if layout.indexes and two_keys_live() else []
+        concerned = [
+            field
+            for field in layout.fields
+            if _is_concerned(layout, field, names)
+            or any(rule.index.source == field.name for rule in rules)
+        ]
+        for index in layout.indexes:
+            if index.name in names and index.source not in names:
+                raise FieldError(
+                    f"{index.label} is computed from {index.source!r} and is written together "
+                    "with it. Nothing was written. Name that field instead."
+                )
+        names.difference_update(index.name for index in layout.indexes)
+        if (
+            not (concerned or dependents_on(layout, names))
+            or not objs
+            or not all(one._is_pk_set() for one in objs)  # which Django refuses
+        ):
             return models.QuerySet.bulk_update(self, objs, fields, batch_size)
         self._for_write = True
         with transaction.atomic(using=self.db, savepoint=False):
+            for rule in rules:  # before any row is locked, as save() does
+                under = [layout.current(one) for one in objs]
+                lock_for(rule, self.db, [one for one in under if type(one) is tuple])
             stored = self._lock(layout, objs)
-            rows = [_Row(layout, one, concerned, names, stored.get(one.pk)) for one in objs]
+            # A row that is not there would not be written either, but one that somebody else
+            # inserts meanwhile would: unlocked, and under sources that nobody looked at.
+            rows = [
+                _Row(layout, one, concerned, names, stored[key])
+                for one in objs
+                for key in (_key(self.model, one.pk),)
+                if key in stored
+            ]
+            check_rows(
+                layout,
+                self.db,
+                names,
+                [(row.pk, row.stored.sources, row.under) for row in rows],
+            )
             written = {*names, *(name for row in rows for name in row.along)}
+            written.update(index.name for index in layout.indexes if index.source in written)
+            unseen = [
+                (rule, to_write)
+                for rule in rules
+                for to_write in (self._to_write(rule, rows, names),)
+                if check(rule, self.db, to_write)
+            ]
             with vouching():
                 count = models.QuerySet.bulk_update(
                     self,
@@ -118,23 +249,51 @@ class EncryptedQuerySet(SourcesQuerySet):
                     sorted(written),
                     batch_size,
                 )
+            try_other_keys(self.db, unseen)
         for row in rows:
             row.written()
         return count
 
+    def _to_write(self, rule: Rule, rows: "Sequence[_Row]", names: set[str]) -> list[Written]:
+        """What the rows will hold, as far as a unique constraint is about it."""
+        others = [name for name in rule.names if name not in names]
+        stored: dict[Any, tuple[Any, ...]] = {}
+        if others:
+            found = self.model._base_manager.using(self.db).filter(pk__in=[row.pk for row in rows])
+            found = found.select_for_update()  # as they are now, at every isolation level
+            stored = {
+                _key(self.model, pk): values for pk, *values in found.values_list("pk", *others)
+            }
+        written = []
+        for row in rows:
+            text = row.text_of(rule.index)
+            key = _key(self.model, row.pk)
+            if text is None or (others and key not in stored):
+                continue
+            beside = {name: rule.value(row.instance, name) for name in rule.names}
+            beside.update(zip(others, stored.get(key, ()), strict=True))
+            written.append(Written(row.instance, text, row.under, beside))
+        return written
+
     def _lock(self, layout: Layout, objs: Sequence[Any]) -> dict[Any, Stored]:
         secrets = [field.attname for field in layout.fields]
+        indexes = [index.attname for index in layout.indexes]
         rows = self.model._base_manager.using(self.db).filter(pk__in=[one.pk for one in objs])
         rows = rows.select_for_update().order_by("pk")
         count = len(layout.attnames)
         found = {}
-        for pk, *row in rows.values_list("pk", *layout.attnames, *secrets):
+        for pk, *row in rows.values_list("pk", *layout.attnames, *secrets, *indexes):
             sources = tuple(row[:count])
-            held = dict(zip(secrets, row[count:], strict=True))
+            held = dict(zip(secrets, row[count : count + len(secrets)], strict=True))
+            beside = dict(zip(indexes, row[count + len(secrets) :], strict=True))
             for secret in held.values():
                 if secret is not None:
                     secret._sources = sources
-            found[pk] = Stored(sources, held)
+            found[_key(self.model, pk)] = Stored(sources, held, beside)
+        given = {_key(self.model, one.pk) for one in objs}
+        for key in found:
+            if key not in given:
+                raise taken_for_equal(self.model, key)
         return found
 
     def derive_keys(self) -> Self:
@@ -180,13 +339,23 @@ def _is_concerned(layout: Layout, field: "EncryptedField", names: set[str]) -> b
     )
 
 
+def _key(model: type[models.Model], pk: Any) -> Any:
+    """A primary key as its columns give it back: "7" and 7 are one row."""
+    ends = [end_of_relations(field) for field in model._meta.pk_fields]
+    parts = pk if isinstance(model._meta.pk, models.CompositePrimaryKey) else (pk,)
+    key = tuple(
+        end.to_python(end.get_prep_value(part)) for end, part in zip(ends, parts, strict=True)
+    )
+    return key if len(key) > 1 else key[0]
+
+
 class _Row:
     """An instance as ``bulk_update`` sees it: with tokens in the place of secrets.
 
     Args:
         concerned: the encrypted fields that are written, or that depend on what is written.
         names: the fields that the caller named.
-        stored: what the row holds; ``None`` if there is no such row.
+        stored: what the row holds.
     """
 
     def __init__(
@@ -195,15 +364,15 @@ class _Row:
         instance: models.Model,
         concerned: Sequence["EncryptedField"],
         names: set[str],
-        stored: Stored | None,
+        stored: Stored,
     ) -> None:
         self._layout = layout
-        self._instance = instance
-        self._stored = stored
+        self.instance = instance
+        self.stored = stored
         self._concerned = {field.attname: field for field in concerned}
         now = layout.current(instance)
-        before = now if stored is None else stored.sources
-        self._under: Values = tuple(
+        before = stored.sources
+        self.under: Values = tuple(
             now[place] if source.is_pk or source.field.name in names else before[place]
             for place, source in enumerate(layout.sources)
         )
@@ -214,36 +383,63 @@ class _Row:
             salt, bound = layout.places[field.attname]
             if field.name in names:
                 self._sealed[field.attname] = self._seal(field)
-            elif stored is not None:
+            else:
                 secret = stored.tokens[field.attname]
-                if secret is not None and layout.changed(before, self._under, (salt, *bound)):
-                    secret = field.resealed(layout, instance, secret, before, self._under)
+                if secret is not None and layout.changed(before, self.under, (salt, *bound)):
+                    secret = field.resealed(layout, instance, secret, before, self.under)
                     self.along.add(field.name)
                 self._sealed[field.attname] = secret
+        #: The blind indexes of these secrets, by attname.
+        self._indexes = {
+            index.attname: (index, self._index_of(index, self._sealed.get(field.attname)))
+            for field in concerned
+            for index in field.indexes
+        }
+
+    def text_of(self, index: "BlindIndexField") -> str | None:
+        """What the row's secret was encrypted from; ``None`` for NULL, or what cannot be read."""
+        secret = self._sealed.get(index.encrypted.attname)
+        try:
+            return None if secret is None else index.text_in(self.instance, secret)
+        except EncryptionError:
+            return None
+
+    def _index_of(self, index: "BlindIndexField", secret: Ciphertext | None) -> Any:
+        if secret is None:
+            return None
+        stored = self.stored.tokens.get(index.encrypted.attname)
+        if stored is secret and self.stored.indexes.get(index.attname) is not None:
+            return self.stored.indexes[index.attname]
+        return index.of(self.instance, secret)
 
     def _seal(self, field: "EncryptedField") -> Ciphertext | None:
-        state: Any = self._instance._state
-        state.encrypt_under = self._under
+        state: Any = self.instance._state
+        state.encrypt_under = self.under
         try:
-            return field.pre_save(self._instance, False)
+            return field.pre_save(self.instance, False)
         finally:
             del state.encrypt_under
 
     def __getattr__(self, name: str) -> Any:
+        if name in self._indexes:
+            index, value = self._indexes[name]
+            return SealedIndex(value, index)
         field = self._concerned.get(name)
         if field is None:
-            return getattr(self._instance, name)
+            return getattr(self.instance, name)
         return SealedValue(self._sealed.get(name), field)
 
     def written(self) -> None:
         """Remember on the instance what its row is sealed under now."""
-        pin(self._layout, self._instance)
-        self._instance._state.encrypted_under = self._under  # type: ignore[attr-defined]
+        pin(self._layout, self.instance)
+        self.instance._state.encrypted_under = self.under  # type: ignore[attr-defined]
+        for index, value in self._indexes.values():
+            index.remember(self.instance, self._sealed[index.encrypted.attname], value)
         for attname, sealed in self._sealed.items():
-            secret = self._instance.__dict__.get(attname)
+            secret = self.instance.__dict__.get(attname)
             if secret is None or sealed is None or secret is sealed:
                 continue
-            before = None if self._stored is None else self._stored.tokens.get(attname)
+            before = self.stored.tokens.get(attname)
             same = before is not None and secret._token == before._token
             if same and is_clean(self._concerned[attname], secret):
                 secret._token, secret._sources = sealed._token, sealed._sources

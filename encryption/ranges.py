@@ -6,10 +6,11 @@ over its range and writes what is still stale.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Final
 
-from django.db import models, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from encryption.conf import get_keyring
@@ -17,7 +18,7 @@ from encryption.models import RotationRun
 from encryption.pages import Table
 from encryption.registry import encrypted_columns
 from encryption.rotation import MOST_FAILURES_KEPT, Options
-from encryption.runs import Place, Run, whoami
+from encryption.runs import MOST_LOOKS, Place, Run, whoami
 from encryption.status import column_status
 
 DEFAULT_ROWS_PER_TASK: Final = 20_000
@@ -53,38 +54,74 @@ def ranges_of(place: Place, size: int, *, dry_run: bool = False) -> Iterator[Ran
 def plan(chosen: list[Place], options: Options, started_by: str, size: int) -> RotationRun:
     """Make the record of a run and of its parts, each still to be sent."""
     keyring = get_keyring()
-    common: dict[str, Any] = {
-        "dry_run": options.dry_run,
-        "to_key_id": keyring.primary.key_id,
-        "write_format": keyring.write_format,
-    }
-    run = RotationRun.objects.create(started_by=started_by, **common)
-    RotationRun.objects.bulk_create(
+    run = RotationRun.objects.create(
+        started_by=started_by,
+        dry_run=options.dry_run,
+        to_key_id=keyring.primary.key_id,
+        write_format=keyring.write_format,
+    )
+    _add_parts(
+        run,
+        options,
         [
-            RotationRun(
-                part_of=run,
-                status=RotationRun.Status.QUEUED,
-                scope={
-                    "column": place[0].label,
-                    "database": place[1],
-                    "after": None if after is None else str(after),
-                    "upto": None if upto is None else str(upto),
-                    "batch_size": options.batch_size,
-                    "rate_limit": options.rate_limit,
-                },
-                **common,
-            )
+            (place, bounds)
             for place in chosen
-            for after, upto in ranges_of(place, size, dry_run=options.dry_run)
+            for bounds in ranges_of(place, size, dry_run=options.dry_run)
         ],
-        batch_size=500,
     )
     collect(run.pk)
     return run
 
 
-def execute_part(part_id: int) -> None:
+def _add_parts(run: RotationRun, options: Options, parts: Iterable[tuple[Place, Range]]) -> None:
+    RotationRun.objects.bulk_create(
+        [
+            RotationRun(
+                part_of=run,
+                status=RotationRun.Status.QUEUED,
+                dry_run=run.dry_run,
+                to_key_id=run.to_key_id,
+                write_format=run.write_format,
+                scope={
+                    "column": column.label,
+                    "database": alias,
+                    "after": None if after is None else str(after),
+                    "upto": None if upto is None else str(upto),
+                    "batch_size": options.batch_size,
+                    "rate_limit": options.rate_limit,
+                },
+            )
+            for (column, alias), (after, upto) in parts
+        ],
+        batch_size=500,
+    )
+
+
+def claim(run_id: int) -> int | None:
+    """Take the next part that waits, and return its id; ``None`` if there is none."""
+    waiting = RotationRun.objects.filter(part_of=run_id, status=RotationRun.Status.QUEUED)
+    for pk in list(waiting.order_by("pk").values_list("pk", flat=True)):
+        # Of those who try at once, one changes the row.
+        if waiting.filter(pk=pk).update(status=RotationRun.Status.RUNNING):
+            return pk
+    return None
+
+
+def give_up(run_id: int) -> None:
+    """Record as failed what should be running and is not, after those who worked have ended."""
+    RotationRun.objects.filter(part_of=run_id, status__in=_UNFINISHED).update(
+        status=RotationRun.Status.FAILED, finished_at=timezone.now(), updated_at=timezone.now()
+    )
+
+
+def execute_part(
+    part_id: int, *, sum_up: bool = True, should_stop: Callable[[], bool] = lambda: False
+) -> None:
     """Rotate one part, unless it is over already or its run was stopped.
+
+    Args:
+        sum_up: bring the run's record up to date afterwards.
+        should_stop: asked after each page, beside the run's record.
 
     Raises:
         DoesNotExist: there is no such part.
@@ -98,13 +135,16 @@ def execute_part(part_id: int) -> None:
         return
     try:
         place, options = _task_of(part, part.part_of_id, part.scope)
+        asks = options.should_stop
+        options = replace(options, should_stop=lambda: should_stop() or asks())
         Run([place], options, whoami(), record=part, count=False).execute()
     except (ValueError, LookupError):
         part.status, part.finished_at = RotationRun.Status.FAILED, timezone.now()
         part.save()
         raise
     finally:
-        collect(part.part_of_id)
+        if sum_up:
+            collect(part.part_of_id)
 
 
 def _task_of(part: RotationRun, run_id: int, scope: dict[str, Any]) -> tuple[Place, Options]:
@@ -145,16 +185,19 @@ class _StopOf:
 def collect(run_id: int) -> RotationRun:
     """Sum up the parts of a run in its record; when the last one is over, so is the run."""
     with transaction.atomic(using=RotationRun.objects.db):
-        # Two parts that end at once are summed up one after the other.
-        run = RotationRun.objects.select_for_update().get(pk=run_id)
+        # Two parts that end at once are summed up one after the other. This locks the row, and
+        # a transaction that begins by writing is one that SQLite lets wait for others.
+        RotationRun.objects.filter(pk=run_id).update(updated_at=timezone.now())
+        run = RotationRun.objects.get(pk=run_id)
         parts = list(run.parts.order_by("pk"))
         sums: dict[tuple[str, str], dict[str, Any]] = {}
         for part in parts:
             for counts in part.columns:
                 name = counts["column"], counts["database"]
                 total = sums.setdefault(name, {"column": name[0], "database": name[1]})
-                for key in ("examined", "rotated", "changed_meanwhile", "failed"):
-                    total[key] = total.get(key, 0) + counts[key]
+                for key in ("examined", "rotated", "only_indexes", "changed_meanwhile", "failed"):
+                    # A part that an older release wrote does not count the indexes apart.
+                    total[key] = total.get(key, 0) + counts.get(key, 0)
         run.columns = list(sums.values())
         failures = [failure for part in parts for failure in part.failures]
         run.failures = failures[:MOST_FAILURES_KEPT]
@@ -191,11 +234,20 @@ def stop(run_id: int) -> None:
     )
 
 
-def last_sign_of_life(run: RotationRun) -> Any:
-    """When one of its parts last wrote its record."""
-    return run.parts.aggregate(last=models.Max("updated_at"))["last"] or run.updated_at
+def sweep(run_id: int, chosen: list[Place], options: Options) -> int:
+    """Rotate here, as a part of its own, what was saved under an old key behind the parts' backs.
 
-
-def stale_rows(chosen: list[Place]) -> int:
-    """How many rows of these columns are left to rotate."""
-    return sum(column_status(column, alias).stale for column, alias in chosen)
+    Returns how many rows are left; a run that was stopped or in which something failed is left as
+    it is.
+    """
+    looks = 0
+    while True:
+        stale = {place: status.stale for place in chosen if (status := column_status(*place)).stale}
+        run = RotationRun.objects.get(pk=run_id)
+        done = run.status == RotationRun.Status.DONE and not run.dry_run
+        if not stale or not done or looks == MOST_LOOKS:
+            return sum(stale.values())
+        looks += 1
+        _add_parts(run, options, [(place, (None, None)) for place in stale])
+        while (part := claim(run_id)) is not None:
+            execute_part(part)

@@ -1,46 +1,58 @@
 """Raw saves, as ``loaddata`` makes them: a fixture holds tokens, and they go in byte for byte.
 
-Django sends ``pre_save`` and ``post_save`` with ``raw=True`` around such a save; there is no other
-place to tell a fixture's text from one that somebody assigned.
+Django calls ``Model.save_base(instance, raw=True)`` for them, past whatever a class has in its
+place. ``_save_table`` is the first method of the class itself that such a save comes to, and the
+only one that tells a fixture's text from one that somebody assigned.
 """
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 from django.db import models
-from django.db.models.signals import post_save, pre_save
 
 from encryption.binding import layout_of
 from encryption.core import tokens
 from encryption.core.errors import DecryptionError, MalformedTokenError
 from encryption.descriptors import Ciphertext, RawCiphertext
-from encryption.guards import vouch_for_raw
+from encryption.guards import vouching
+from encryption.indexes import Index, note_loaded
 
 if TYPE_CHECKING:
     from encryption.fields import EncryptedField
 
 
-def listen_to(cls: type[models.Model]) -> None:
-    """Have the raw saves of a class with encrypted fields take tokens for tokens."""
-    pre_save.connect(_before, sender=cls, dispatch_uid=f"encryption:{id(cls)}")
-    post_save.connect(_after, sender=cls, dispatch_uid=f"encryption:{id(cls)}")
-
-
-def _before(sender: type[models.Model], instance: models.Model, raw: bool, **kwargs: Any) -> None:
-    if not raw:
-        return
+@contextmanager
+def tokens_as_such(instance: models.Model) -> Iterator[None]:
+    """Have an instance that is being saved raw give its tokens for its secrets."""
     layout = layout_of(instance)
-    if layout.spans_tables:
-        vouch_for_raw(instance)
+    for index in layout.indexes:
+        value = instance.__dict__.get(index.attname)
+        if value is not None and type(value) is not Index:
+            raise MalformedTokenError(
+                f"{index.label}: a fixture holds the index that dumpdata wrote, and this is none. "
+                "Nothing was written. Leave it out, and rotate_master_key computes it."
+            )
     under = layout.current(instance)
     for field in layout.fields:
         secret = instance.__dict__.get(field.attname)
-        if secret is None:
-            continue
-        token = _token_of_fixture(field, secret) if secret._token is None else secret._token
-        raw_secret = RawCiphertext(token, field)
-        raw_secret._sources = under
-        instance.__dict__[field.attname] = raw_secret
+        if secret is not None:
+            token = _token_of_fixture(field, secret) if secret._token is None else secret._token
+            raw_secret = RawCiphertext(token, field)
+            raw_secret._sources = under
+            instance.__dict__[field.attname] = raw_secret
     instance._state.encrypted_under = under  # type: ignore[attr-defined]
+    try:
+        # The tables of a fixture's row are written one by one.
+        with vouching() if layout.spans_tables else nullcontext():
+            yield
+    finally:
+        for field in layout.fields:
+            secret = instance.__dict__.get(field.attname)
+            if secret is not None:
+                instance.__dict__[field.attname] = secret.__copy__()
+        if layout.indexes:
+            note_loaded(layout.indexes, instance)
 
 
 def _token_of_fixture(field: "EncryptedField", secret: Ciphertext) -> str:
@@ -60,13 +72,3 @@ def _token_of_fixture(field: "EncryptedField", secret: Ciphertext) -> str:
         f"{field.label}: a fixture holds the ciphertext that dumpdata wrote, and this value is "
         "none. Nothing was written. Create rows with new secrets through the model instead."
     )
-
-
-def _after(sender: type[models.Model], instance: models.Model, raw: bool, **kwargs: Any) -> None:
-    if not raw:
-        return
-    vouch_for_raw(None)
-    for field in layout_of(instance).fields:
-        secret = instance.__dict__.get(field.attname)
-        if secret is not None:
-            instance.__dict__[field.attname] = secret.__copy__()

@@ -1,14 +1,16 @@
 """Every encrypted column of the project, each once, and the databases that hold it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from django.apps import apps
+from django.apps import AppConfig, apps
 from django.db import connections, models, router
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.utils import ConnectionHandler
 
 from encryption.fields import EncryptedField
+
+F = TypeVar("F", bound="models.Field[Any, Any]")
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,28 @@ class EncryptedColumn:
         """The column's name in the table."""
         return str(self.field.column)
 
+    @property
+    def has_integer_key(self) -> bool:
+        """Whether the primary key is one of Django's own integers, which drivers take as it is."""
+        key = self.model._meta.pk
+        return isinstance(key, models.IntegerField) and type(key).__module__.startswith("django.")
+
+
+def declared(
+    app_configs: Sequence[AppConfig] | None, kind: type[F]
+) -> Iterator[tuple[type[models.Model], F]]:
+    """Find the fields of a kind where they are declared.
+
+    Args:
+        app_configs: the applications to look at; ``None`` for all.
+    """
+    for config in apps.get_app_configs() if app_configs is None else app_configs:
+        for model in config.get_models(include_auto_created=True):
+            if not model._meta.proxy:
+                for field in model._meta.local_concrete_fields:
+                    if isinstance(field, kind):
+                        yield model, field
+
 
 def encrypted_columns(only: str | None = None) -> list[EncryptedColumn]:
     """Find the encrypted columns of all installed models.
@@ -42,13 +66,7 @@ def encrypted_columns(only: str | None = None) -> list[EncryptedColumn]:
     Raises:
         LookupError: ``only`` names no encrypted column.
     """
-    columns = [
-        EncryptedColumn(model, field)
-        for model in apps.get_models(include_auto_created=True)
-        if not model._meta.proxy
-        for field in model._meta.local_concrete_fields
-        if isinstance(field, EncryptedField)
-    ]
+    columns = [EncryptedColumn(model, field) for model, field in declared(None, EncryptedField)]
     if only is None:
         return columns
     wanted = only.lower()
@@ -63,9 +81,7 @@ def encrypted_columns(only: str | None = None) -> list[EncryptedColumn]:
     return chosen
 
 
-def databases_of(
-    column: EncryptedColumn, only: str | None = None, handler: ConnectionHandler = connections
-) -> Iterator[str]:
+def databases_of(column: EncryptedColumn, only: str | None = None) -> Iterator[str]:
     """Yield the aliases of the databases that hold the column's table and can be written.
 
     Left out are databases that the routers keep the model from, replicas (``TEST["MIRROR"]``, or
@@ -77,8 +93,8 @@ def databases_of(
     Raises:
         ConnectionDoesNotExist: there is no such alias.
     """
-    for alias in handler if only is None else [only]:
-        connection = handler[alias]
+    for alias in connections if only is None else [only]:
+        connection = connections[alias]
         if not router.allow_migrate_model(alias, column.model):
             continue
         if connection.settings_dict.get("TEST", {}).get("MIRROR") or is_read_only(connection):
@@ -87,6 +103,19 @@ def databases_of(
             tables = connection.introspection.table_names(cursor)
         if column.model._meta.db_table in tables:
             yield alias
+
+
+def is_migrated(column: EncryptedColumn, alias: str) -> bool:
+    """Say whether a table has the column and its blind indexes.
+
+    ``migrate`` checks the databases before it adds them.
+    """
+    needed = {column.name, *(str(index.column) for index in column.field.indexes)}
+    connection = connections[alias]
+    with connection.cursor() as cursor:
+        table = column.model._meta.db_table
+        found = connection.introspection.get_table_description(cursor, table)
+    return needed.issubset(one.name for one in found)
 
 
 #: How each database says that it takes no writes.

@@ -6,40 +6,64 @@ it again, any number may run at once, and a finished run writes nothing.
 
 For each page of stale rows, in the order of the primary key:
 
-1. decrypt under any key, encrypt under the primary; what cannot be decrypted is noted and left;
+1. decrypt under any key, encrypt under the primary, and decrypt that with the primary key alone;
+   what cannot be decrypted is noted and left;
 2. in one transaction: write each new token where the old one still stands (a compare-and-swap),
-   read the page back, and decrypt what was written with the primary key alone;
+   and read the page back: what stands there is, character by character, what the primary key
+   alone has opened;
 3. report, and ask whether to stop.
+
+The cryptography comes before the transaction, so that no lock is held meanwhile.
 
 Nothing goes through ``save()``: no signal fires and ``updated_at`` stays.
 """
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from functools import lru_cache
+from operator import methodcaller
+from typing import Any, Final
 
-from django.db import OperationalError, connections, transaction
+from django.db import IntegrityError, OperationalError, connections, transaction
 
+from encryption.binding import NATIVE_TYPES, end_of_relations
 from encryption.conf import get_keyring
 from encryption.core import tokens
+from encryption.core.blindindex import is_absent, prefix as blindindex_prefix
 from encryption.core.errors import DecryptionError, EncryptionError, MalformedTokenError
 from encryption.core.keyring import Keyring
+from encryption.core.resealing import Resealed, Resealer, UnverifiedError
 from encryption.pages import Row, Table
 from encryption.registry import EncryptedColumn
-from encryption.swaps import go_by_index, swap
+from encryption.swaps import Swap, go_by_index, swap
 
-DEFAULT_BATCH_SIZE: Final = 1_000
+DEFAULT_BATCH_SIZE: Final = 2_000
+#: SQLite takes 32,766 values in a statement, unless it was built to take more.
+MOST_ROWS_OF_A_PAGE: Final = 10_000
 #: How many failures of a column are told one by one; the counts are always whole.
 MOST_FAILURES_KEPT: Final = 1_000
 #: How often a page is tried again that the database refused (a deadlock, a locked SQLite file).
 _ATTEMPTS: Final = 8
 #: A run goes over a column again for rows that were written under an old key behind its back.
 _MOST_PASSES: Final = 5
+#: Texts of salts that are kept, so that they are made once per tenant and not once per row.
+_MOST_SALTS: Final = 10_000
 #: With more failures than this there is no further pass; somebody has to act first.
 _MOST_FAILED: Final = 10_000
+
+
+class DuplicateError(EncryptionError):
+    """A blind index is unique, and another row holds the same value."""
+
+
+_DUPLICATE: Final = (
+    "A blind index of the column is unique and another row of the same tenant holds the same "
+    "value. Change or delete one of the two, then run this again."
+)
 
 
 @dataclass(frozen=True)
@@ -99,14 +123,8 @@ class Options:
     should_stop: Callable[[], bool] = lambda: False
 
 
-class Change(NamedTuple):
-    """A row, what it says, and the token that will say so from now on."""
-
-    row: Row
-    text: str
-    token: str
-    salt: str
-    bound: list[str | None]
+#: A row as it was read, and as it has to read back.
+Change = tuple[Row, Row]
 
 
 class Rotation:
@@ -129,18 +147,38 @@ class Rotation:
         self.table = Table(column, database, self.options.after, self.options.upto)
         self.layout = self.table.layout
         self.report = ColumnReport(column.label, database)
-        #: What a current v2 token begins with.
-        self._current = tokens.v2_prefix(self.keyring.primary.key_id)
+        self._context = self.field.aad_context
+        self._resealer = None
+        if self.keyring.write_format == tokens.V2:
+            self._resealer = Resealer(self.keyring, self._context)
+            current = tokens.v2_prefix(self.keyring.primary.key_id)
+            self._may_be_current: Callable[[str], bool] = methodcaller("startswith", current)
+        else:
+            self._may_be_current = bool
+        salt, *bound = self.layout.sources_of(self.field)
+        self._is_bound = bool(bound)
+        #: Where the salt's value stands in a row.
+        self._salt_at = 2 + len(self.table.also) + self.layout.places[self.field.attname][0]
+        self._salt_text: Callable[[Any], str | None] = salt.text
+        # Of other types, such as decimals, equal values may have different texts.
+        if end_of_relations(salt.field).get_internal_type() in NATIVE_TYPES:
+            self._salt_text = lru_cache(_MOST_SALTS)(salt.text)
+        self._indexed = self.field.indexes
+        self._current_index = blindindex_prefix(self.keyring.primary.key_id)
         self._failed: set[Any] = set()
-        self._started = time.monotonic()
+        #: When this run began, and how many rows had been examined then.
+        self._began = 0.0, 0
 
     def run(self) -> ColumnReport:
         """Go over the column until no stale row is left but those that failed.
 
+        It can be called again, for rows that became stale meanwhile; the report goes on.
+
         Raises:
-            EncryptionError: a row that was written does not read back; its page was rolled back.
+            UnverifiedError: what was encrypted does not decrypt; its page was not written.
             OperationalError: the database refused a page again and again.
         """
+        self._began = time.monotonic(), self.report.examined
         for _ in range(1 if self.options.dry_run else _MOST_PASSES):
             before = self.report.rotated + self.report.changed
             for page in self._pages():
@@ -162,16 +200,22 @@ class Rotation:
             size = max(1, min(size, int(self.options.rate_limit)))
         rows = self.table.rows() if self.options.dry_run else self.table.stale(self.keyring)
         for page in self.table.pages(rows, size):
-            yield [row for row in page if row.pk not in self._failed] if self._failed else page
+            yield [row for row in page if row[0] not in self._failed] if self._failed else page
 
     # -- one page -----------------------------------------------------------------------------
 
     def _rotate(self, page: Sequence[Row]) -> None:
-        self._derive_ahead(page)
-        changes = []
-        for row in page:
+        salts = [self._salt_text(row[self._salt_at]) or "" for row in page]
+        self._derive_ahead(page, salts)
+        changes: list[Change] = []
+        for row, salt, resealed in zip(page, salts, self._resealed(page, salts), strict=True):
+            if resealed is not None and not self._indexed:
+                changes.append((row, (row[0], resealed[1], *row[2:])))
+                continue
             try:
-                change = self._change_of(row)
+                change = self._change_of(row, salt, resealed)
+            except UnverifiedError:
+                raise
             except EncryptionError as error:
                 self._fail(row, error)
             else:
@@ -181,28 +225,71 @@ class Rotation:
         if changes:
             self._count(changes if self.options.dry_run else self._written(changes))
 
-    def _change_of(self, row: Row) -> Change | None:
+    def _resealed(self, page: Sequence[Row], salts: Sequence[str]) -> Sequence[Resealed | None]:
+        """Decrypt a page and encrypt it anew, all that is in order: see :meth:`Resealer.reseal`."""
+        if self._resealer is None:
+            return [None] * len(page)
+        values = [row[1] if type(row[1]) is str else "" for row in page]
+        bound = [b""] * len(page)
+        if self._is_bound:
+            bound = [b"".join(map(tokens.part, self._bound_of(row))) for row in page]
+        return self._resealer.reseal(values, salts, bound)
+
+    def _change_of(self, row: Row, salt: str, resealed: Resealed | None) -> Change | None:
         """Decrypt a row and encrypt it anew; ``None`` if it is current already."""
-        field_, token = self.field, row.token
-        salt = self.layout.salt(field_, row.sources)
-        bound = self.layout.bound(field_, row.sources)
+        token = row[1]
+        salt = salt or self.layout.salt(self.field, self.table.sources(row))  # says what is wrong
+        bound = self._bound_of(row)
         if type(token) is not str:
             raise MalformedTokenError("The column holds no text. Write a new value.")
-        if field_.allow_plaintext and field_.is_plaintext(token, salt):
-            text = token
-        elif self._is_current(token, salt, bound):
-            return None
+        if resealed is not None:
+            text, new = resealed
+        elif self.field.allow_plaintext and self.field.is_plaintext(token, salt):
+            text, new = self._seal(token, salt, bound)
+        elif self._may_be_current(token) and self._is_current(token, salt, bound):
+            if self._has_current_indexes(row):
+                return None
+            text, new = self.keyring.decrypt(token, salt, self._context, bound), token
         else:
-            text = self.keyring.decrypt(token, salt, field_.aad_context, bound)
-        new = self.keyring.encrypt(text, salt, field_.aad_context, bound)
-        return Change(row, text, new, salt, bound)
+            text = self.keyring.decrypt(token, salt, self._context, bound)
+            text, new = self._seal(text, salt, bound)
+        if self._indexed:
+            indexes = self._indexes(row, text)
+            return row, (row[0], new, *indexes, *self.table.sources(row))
+        return row, (row[0], new, *row[2:])
+
+    def _bound_of(self, row: Row) -> Sequence[str | None]:
+        return self.layout.bound(self.field, self.table.sources(row)) if self._is_bound else ()
+
+    def _has_current_indexes(self, row: Row) -> bool:
+        return all(
+            index is not None and index.startswith(self._current_index)
+            for index in row[2 : 2 + len(self._indexed)]
+        )
+
+    def _indexes(self, row: Row, text: str) -> list[Any]:
+        """The blind indexes of a row under the primary key."""
+        found = []
+        for index, before in zip(self._indexed, row[2:], strict=False):
+            new = index.of_text(text, self.table.sources(row), self.keyring.primary)
+            if before is not None and before.startswith(self._current_index):
+                # No two that say "no value" are equal: the one that is there stays.
+                new = before if is_absent(before) and is_absent(new) else new
+            found.append(new)
+        return found
+
+    def _seal(self, text: str, salt: str, bound: Sequence[str | None]) -> tuple[str, str]:
+        """Encrypt a text, and decrypt the token with the primary key alone."""
+        new = self.primary_only.encrypt(text, salt, self._context, bound)
+        if self.primary_only.decrypt(new, salt, self._context, bound) != text:
+            del text  # a traceback page shows the locals of this frame
+            raise UnverifiedError("What was encrypted reads back as another value.")
+        return text, new
 
     def _is_current(self, token: str, salt: str, bound: Sequence[str | None]) -> bool:
         """Say whether a token is under the primary key and in the write format (and readable)."""
         if self.keyring.write_format == tokens.V2:
-            if not token.startswith(self._current):
-                return False
-            self.keyring.decrypt(token, salt, self.field.aad_context, bound)
+            self.keyring.decrypt(token, salt, self._context, bound)
             return True
         if tokens.key_id_of(token) is not None:
             return False
@@ -221,62 +308,83 @@ class Rotation:
                 if attempt == _ATTEMPTS or connections[self.database].in_atomic_block:
                     raise
                 time.sleep(0.05 * 2**attempt)
+            except IntegrityError:
+                if not self._indexed:
+                    raise
+                return self._written_one_by_one(changes)
         raise AssertionError("unreachable")
+
+    def _written_one_by_one(self, changes: list[Change]) -> list[Change]:
+        """Write what can be; two rows with one value have no two places in a unique index."""
+        if len(changes) > 1:
+            return [one for change in changes for one in self._written([change])]
+        self._fail(changes[0][0], DuplicateError(_DUPLICATE))
+        return []
 
     def _write(self, changes: list[Change]) -> list[Change]:
         """Swap a page, read it back, and return what was written."""
         connection = connections[self.database]
-        written, moved = [], []
+        written, moved = changes, []
+        width = 2 + len(self.table.also)
+        swaps = [(old[0], old[1], *new[1:width]) for old, new in changes]
         with transaction.atomic(using=self.database):
             go_by_index(connection)
-            swap(connection, self.column, [(c.row.pk, c.row.token, c.token) for c in changes])
-            stored = self.table.reread([change.row.pk for change in changes])
-            for change in changes:
-                now = stored.get(change.row.pk)
-                if now is None or now.token != change.token:
-                    continue
-                if now.sources == change.row.sources:
-                    self._verify(change)
-                    written.append(change)
-                else:
-                    moved.append(change)
+            matched = self._swap(swaps)
+            stored = self.table.reread([old[0] for old, _ in changes])
+            now = [stored.get(old[0]) for old, _ in changes]
+            if now != [new for _, new in changes]:  # else all of the page stands as it has to
+                pairs = list(zip(now, changes, strict=True))
+                written = [change for row, change in pairs if row == change[1]]
+                moved = [
+                    change
+                    for row, change in pairs
+                    if row is not None and row != change[1] and row[1] == change[1][1]
+                ]
+            if len(written) + len(moved) != matched:
+                raise UnverifiedError(
+                    f"{self.column.label}: a page was written (rows: {matched}) and reads back as "
+                    f"something else (rows: {matched - len(written) - len(moved)}). It was rolled "
+                    "back and the old values stand. Does a trigger change them?"
+                )
             if moved:
                 # A v1 token is bound to its tenant alone, so somebody could change the host of
                 # the row and keep the token. The new one is for the old host: take it back, and
                 # leave the row to the next pass.
-                swap(connection, self.column, [(c.row.pk, c.token, c.row.token) for c in moved])
+                self._swap([(*new[:2], *old[1:width]) for old, new in moved])
         self.report.changed += len(changes) - len(written)
         return written
 
-    def _verify(self, change: Change) -> None:
-        """Decrypt what stands in the database now with the primary key alone."""
-        context = self.field.aad_context
-        same = (
-            self.primary_only.decrypt(change.token, change.salt, context, change.bound)
-            == change.text
-        )
-        if not same:
-            pk = change.row.pk
-            del change  # a traceback page shows the locals of this frame
-            raise EncryptionError(
-                f"{self.column.label} (pk={pk}) read back another value than was written. "
-                "The page was rolled back and the old values stand."
-            )
+    def _swap(self, swaps: Sequence[Swap]) -> int:
+        return swap(connections[self.database], self.column, swaps, self.table.also)
 
     # -- around it ----------------------------------------------------------------------------
 
-    def _derive_ahead(self, page: Sequence[Row]) -> None:
+    def derive_ahead(self) -> None:
+        """Derive the keys of the first v1 tokens, ``batch_size`` of them, into the keyring.
+
+        Processes that are forked afterwards have them, where each would derive its own.
+        """
+        seen = 0
+        for page in self._pages():
+            self._derive_ahead(page, [self._salt_text(row[self._salt_at]) or "" for row in page])
+            seen += len(page)
+            if seen >= self.options.batch_size:
+                break
+
+    def _derive_ahead(self, page: Sequence[Row], salts: Sequence[str]) -> None:
         """Derive the keys of v1 tokens on all cores: PBKDF2 does not hold the interpreter lock."""
-        sample: dict[str, str] = {}
-        for row in page:
-            if type(row.token) is str and not row.token.startswith("v2:"):
-                try:
-                    sample.setdefault(self.layout.salt(self.field, row.sources), row.token)
-                except EncryptionError:
-                    continue  # reported when its turn comes
+        sample = {
+            salt: row[1]
+            for row, salt in zip(page, salts, strict=True)
+            if salt and type(row[1]) is str and not row[1].startswith("v2:")
+        }
+        derive = self._try
+        if self._resealer is not None:
+            has, derive = self._resealer.has_v1, self._resealer.derive_v1
+            sample = {salt: token for salt, token in sample.items() if not has(salt)}
         if sample:
             with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-                list(pool.map(self._try, sample.values(), sample.keys()))
+                list(pool.map(derive, sample.values(), sample.keys()))
 
     def _try(self, token: str, salt: str) -> None:
         try:
@@ -287,21 +395,25 @@ class Rotation:
     def _fail(self, row: Row, error: EncryptionError) -> None:
         self.report.failed += 1
         if len(self._failed) < _MOST_FAILED:
-            self._failed.add(row.pk)
+            self._failed.add(row[0])
         if len(self.report.failures) < MOST_FAILURES_KEPT:
             reason = f"{type(error).__name__}: {error}"
             self.report.failures.append(
-                Failure(self.column.label, self.database, str(row.pk), reason)
+                Failure(self.column.label, self.database, str(row[0]), reason)
             )
 
     def _count(self, changes: Sequence[Change]) -> None:
         nameless = "plaintext" if self.field.allow_plaintext else tokens.V1
-        for change in changes:
-            name = tokens.key_id_of(change.row.token) or nameless
-            self.report.from_keys[name] = self.report.from_keys.get(name, 0) + 1
+        heads = Counter(
+            [old[1][: tokens.V2_PREFIX_LENGTH] for old, new in changes if old[1] != new[1]]
+        )
+        for head, count in heads.items():
+            name = tokens.key_id_of(head) or nameless
+            self.report.from_keys[name] = self.report.from_keys.get(name, 0) + count
         self.report.rotated += len(changes)
 
     def _wait(self) -> None:
         if self.options.rate_limit is not None:
-            due = self._started + self.report.examined / self.options.rate_limit
+            began, before = self._began
+            due = began + (self.report.examined - before) / self.options.rate_limit
             time.sleep(max(0.0, due - time.monotonic()))

@@ -9,19 +9,22 @@ party's tenant and the other's ciphertext, nor with an edit undone by a move.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 from django.core.exceptions import FieldError
-from django.db import models
+from django.db import models, transaction
 from django.db.models.sql.where import AND
 
-from encryption.binding import Layout, Partial, Values, layout_of
+from encryption.binding import Layout, Partial, Source, Values, layout_of
+from encryption.dependents import check_written
 from encryption.descriptors import UNREAD, Ciphertext
-from encryption.guards import vouching
-from encryption.lookups import TokenIs
+from encryption.guards import is_vouched, vouching
+from encryption.lookups import SameText, TokenIs, taken_for_equal
 
 if TYPE_CHECKING:
     from encryption.fields import EncryptedField
+    from encryption.indexes import BlindIndexField
 
 #: How often a row that changes all the time is read again before the save gives up.
 _ATTEMPTS: Final = 10
@@ -33,9 +36,15 @@ Write = tuple["models.Field[Any, Any]", Any, Any]
 class Stored:
     """What a row is believed, or was just read, to hold."""
 
-    def __init__(self, sources: Values, tokens: "dict[str, Ciphertext | None]") -> None:
+    def __init__(
+        self,
+        sources: Values,
+        tokens: "dict[str, Ciphertext | None]",
+        indexes: "dict[str, Any] | None" = None,
+    ) -> None:
         self.sources = sources
         self.tokens = tokens
+        self.indexes = indexes or {}
 
     @classmethod
     def believed(cls, layout: Layout, instance: models.Model) -> "Stored | None":
@@ -118,19 +127,19 @@ def do_update(
     using: str,
     pk_val: Any,
     values: list[Write],
+    update_fields: Iterable[str],
     *rest: Any,
 ) -> Any:
-    """Django's ``Model._do_update``, kept consistent; see the module's text."""
-    update_fields = rest[0]
-    if update_fields is None:  # a whole row is consistent in itself
-        return original(instance, base_qs, using, pk_val, values, *rest)
+    """Django's ``Model._do_update`` of some fields, kept consistent; see the module's text."""
+    rest = (update_fields, *rest)
     layout = layout_of(instance)
     written = {field.attname for field, _, _ in values}
     table = base_qs.model._meta.concrete_model
     secrets = [field for field in layout.fields if field.model is table]
     if not secrets or not _concerned(layout, secrets, written, update_fields):
-        return original(instance, base_qs, using, pk_val, values, *rest)
-    row = type(instance)._base_manager.using(using).filter(pk=pk_val)
+        with vouching() if layout.spans_tables else nullcontext():
+            return original(instance, base_qs, using, pk_val, values, *rest)
+    row = type(instance)._base_manager.using(using).filter(pk=instance.pk)
     before: Stored | None = instance._state.__dict__.get("encrypted_before")
     stored = before or Stored.believed(layout, instance)
     for _ in range(_ATTEMPTS):
@@ -147,10 +156,58 @@ def do_update(
         if stored is None:
             with vouching():  # there is no row, and Django says so in its own way
                 return original(instance, base_qs, using, pk_val, values, *rest)
+        _check_key(layout, instance, stored)
     raise FieldError(
         f"{layout.model._meta.label} (pk={pk_val}) was changed by others in each of {_ATTEMPTS} "
         "attempts to save it. Nothing was written: refresh it and try again."
     )
+
+
+def _check_key(layout: Layout, instance: models.Model, stored: Stored) -> None:
+    """Refuse a row that was found by a primary key of another text, under which it is sealed.
+
+    Raises:
+        FieldError: the database takes the two for equal.
+    """
+    now = layout.current(instance)
+    for place, source in enumerate(layout.sources):
+        if source.is_pk and not source.same(now[place], stored.sources[place]):
+            raise taken_for_equal(layout.model, stored.sources[place])
+
+
+def update_of_many(
+    original: Callable[..., Any],
+    instance: models.Model,
+    base_qs: "models.QuerySet[Any]",
+    using: str,
+    pk_val: Any,
+    values: list[Write],
+    update_fields: Iterable[str] | None,
+    *rest: Any,
+) -> Any:
+    """Django's ``Model._do_update`` where secrets and their sources are in several tables.
+
+    It runs once for each table, and what it writes into one is relied on in the next. So the row
+    is locked in all of them by the first, until the save's transaction ends; a parent's class,
+    whose save needs none for itself, gets one.
+    """
+    layout = layout_of(instance)
+    arguments = (instance, base_qs, using, pk_val, values, update_fields, *rest)
+    if update_fields is not None and layout.concerning.isdisjoint(update_fields):
+        return original(*arguments)
+    with transaction.atomic(using=using, savepoint=False):
+        if layout.dependents and values and not is_vouched():  # a fixture's rows come one by one
+            check_written(instance, using, base_qs.model, pk_val, values)
+        if update_fields is None:  # a whole row is consistent in itself
+            with vouching():
+                return original(*arguments)
+        state: Any = instance._state
+        # A handler of pre_save may have changed the sources since the save began.
+        state.encrypt_under = target_of(layout, instance, update_fields)
+        if "encrypted_before" not in state.__dict__:
+            row = type(instance)._base_manager.using(using).filter(pk=instance.pk)
+            state.encrypted_before = Stored.read(layout, row.select_for_update())
+        return do_update(original, *arguments)
 
 
 def _concerned(
@@ -162,6 +219,7 @@ def _concerned(
     named = set(update_fields)
     return any(
         field.attname in written
+        or any(index.attname in written for index in field.indexes)
         or source.attname in written
         or source.field.name in named
         or source.attname in named
@@ -195,6 +253,7 @@ class _Update:
         self._same_sources: set[int] = set()
         self._same_tokens: list[tuple[EncryptedField, str | None]] = []
         self._along: dict[str, tuple[str | None, Ciphertext]] = {}
+        self._indexes: list[tuple[BlindIndexField, Ciphertext | None, Any]] = []
         now = layout.current(instance)
         moved = getattr(instance._state, "encrypt_under", None) or now
         self.target: Values = tuple(
@@ -202,6 +261,8 @@ class _Update:
         )
         for field in secrets:
             self._settle(field)
+            if field.indexes:
+                self._settle_indexes(field)
 
     def _value_of(self, place: int, now: Values, moved: Values) -> Any:
         source = self._layout.sources[place]
@@ -235,12 +296,29 @@ class _Update:
             self._take_along(field, self._stored.tokens[field.attname])
             self._rely_on(place for place in places if not self._writes(place))
 
+    def _settle_indexes(self, field: "EncryptedField") -> None:
+        """Write the indexes of a secret that is written, and of no other."""
+        own = set(field.indexes)
+        self.values = [one for one in self.values if one[0] not in own]
+        if field.attname in self._given:
+            secret = self._given[field.attname]
+        elif field.attname in self._along:
+            secret = self._along[field.attname][1]
+        else:
+            return
+        for index in field.indexes:
+            value = index.of(self._instance, secret)
+            self.values.append((index, None, value))
+            self._indexes.append((index, secret, value))
+
     def _writes(self, place: int) -> bool:
         return self._layout.sources[place].attname in self._given
 
     def _rely_on(self, places: Iterable[int]) -> None:
+        sources = self._layout.sources
+        # A primary key finds the row; where it is a text, perhaps one with another.
         self._same_sources.update(
-            place for place in places if not self._layout.sources[place].is_pk
+            place for place in places if not sources[place].is_pk or sources[place].is_text
         )
 
     def _reseal(self, field: "EncryptedField", secret: Ciphertext | None) -> None:
@@ -266,11 +344,15 @@ class _Update:
     def condition(self, rows: "models.QuerySet[Any]") -> "models.QuerySet[Any]":
         """Add to the rows what this attempt rests on."""
         layout, table = self._layout, rows.model._meta.db_table
+        texts: list[tuple[Source, Any]] = []
         for place in self._same_sources:
             source = layout.sources[place]
             if source.field.model._meta.db_table != table:
-                continue  # its row is locked: it was updated in this transaction
-            value = self._stored.sources[place]
+                continue  # its row is locked, see update_of_many
+            value = (self.target if source.is_pk else self._stored.sources)[place]
+            if value is not None and source.is_text:
+                texts.append((source, value))
+                continue
             rows = rows.filter(
                 **(
                     {f"{source.attname}__isnull": True}
@@ -279,6 +361,8 @@ class _Update:
                 )
             )
         rows = rows.all()
+        for source, value in texts:
+            rows.query.where.add(SameText(source.field.get_col(table), value), AND)
         for field, token in self._same_tokens:
             rows.query.where.add(TokenIs(field.get_col(table), token), AND)
         return rows
@@ -287,6 +371,8 @@ class _Update:
         """Remember on the instance what the row is sealed under now."""
         values = self._instance.__dict__
         pin(self._layout, self._instance)
+        for index, written, value in self._indexes:
+            index.remember(self._instance, written, value)
         for attname, (before, moved) in self._along.items():
             secret = values.get(attname)
             field = next(one for one in self._layout.fields if one.attname == attname)

@@ -8,7 +8,9 @@ allows NULL, a value replaces it. What a client reads: ``{"set": true}`` or ``{"
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from copy import copy
 from enum import Enum
+from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from django.core.exceptions import FieldDoesNotExist, ObjectDoesNotExist
@@ -19,7 +21,13 @@ from rest_framework.utils import html
 
 from encryption import entry
 from encryption.core.errors import DecryptionError
-from encryption.fields import EncryptedField, EncryptedJSONField, EncryptedTextField
+from encryption.fields import (
+    BlindIndexField,
+    EncryptedField,
+    EncryptedJSONField,
+    EncryptedTextField,
+)
+from encryption.uniqueness import duplicates, rules_of
 
 if TYPE_CHECKING:
     AnyField = serializers.Field[Any, Any, Any, Any]
@@ -108,10 +116,7 @@ class SecretSerializerField(SecretFieldMixin, serializers.CharField):
     """A text secret. Whitespace is part of it; "" is refused, and so is a mask sent back."""
 
     default_style: ClassVar[dict[str, str]] = {"input_type": "password"}
-    default_error_messages = {
-        **entry.MESSAGES,
-        "echo": "Enter a valid value.",
-    }
+    default_error_messages = dict(entry.MESSAGES)
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("trim_whitespace", False)
@@ -132,10 +137,7 @@ class SecretJSONSerializerField(SecretFieldMixin, serializers.JSONField):
     See :class:`CredentialsField` for an object whose members are replaced one by one.
     """
 
-    default_error_messages = {
-        **entry.MESSAGES,
-        "echo": "Enter a valid value.",
-    }
+    default_error_messages = dict(entry.MESSAGES)
 
     def to_internal_value(self, data: Any) -> Any:
         if getattr(data, "is_json_string", False):
@@ -273,10 +275,73 @@ class CredentialsField(AnyField):
         }
 
 
+class NoIndexField(AnyField):
+    """The serializer field of a blind index: neither shown nor taken."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(read_only=True)
+
+    def get_attribute(self, instance: Any) -> Any:
+        raise fields.SkipField
+
+
+class UniqueSecretValidator:
+    """Refuses a secret that another row holds, where a blind index of it is unique.
+
+    It knows the tenant of a new row only if that is among the validated data: a
+    ``HiddenField`` puts it there.
+    """
+
+    requires_context = True
+
+    def __call__(self, attrs: Mapping[str, Any], serializer: Any) -> None:
+        model = serializer.Meta.model
+        row = copy(serializer.instance) if serializer.instance is not None else model()
+        for name, value in attrs.items():
+            if isinstance(_concrete(model, name), models.Field):
+                setattr(row, name, value)
+        found = duplicates(row)
+        if found:
+            raise serializers.ValidationError(
+                {
+                    name: [
+                        ErrorDetail(message, code=error.code or "unique")
+                        for error in errors
+                        for message in error.messages
+                    ]
+                    for name, errors in found.items()
+                }
+            )
+
+
+def _concrete(model: type[models.Model], name: str) -> Any:
+    try:
+        field = model._meta.get_field(name)
+    except FieldDoesNotExist:
+        return None
+    return field if field.concrete and not field.many_to_many else None
+
+
+def _with_unique_secrets(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    @wraps(original)
+    def get_unique_together_validators(self: Any) -> list[Any]:
+        layout = getattr(self.Meta.model, "_encryption_layout", None)
+        own = [UniqueSecretValidator()] if layout is not None and rules_of(layout) else []
+        return [*original(self), *own]
+
+    get_unique_together_validators._encryption_wrapper = True  # type: ignore[attr-defined]
+    return get_unique_together_validators
+
+
 def register() -> None:
     """Let every ``ModelSerializer`` use these fields for encrypted model fields."""
+    method: Any = serializers.ModelSerializer.get_unique_together_validators
+    if not hasattr(method, "_encryption_wrapper"):
+        wrapped: Any = _with_unique_secrets(method)
+        serializers.ModelSerializer.get_unique_together_validators = wrapped  # type: ignore[method-assign]
     serializers.ModelSerializer.serializer_field_mapping.update(
         {
+            BlindIndexField: NoIndexField,
             EncryptedField: SecretJSONSerializerField,
             EncryptedTextField: SecretSerializerField,
             EncryptedJSONField: SecretJSONSerializerField,

@@ -1,9 +1,11 @@
 """How many rows of each encrypted column are under which key, counted in SQL, not decrypted."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from django.db import connections
+from django.utils.translation import ngettext
 
 from encryption.conf import get_keyring
 from encryption.core import tokens
@@ -13,6 +15,8 @@ from encryption.registry import EncryptedColumn, databases_of, encrypted_columns
 #: What a row is counted as that names no key.
 V1 = "v1"
 PLAINTEXT = "plaintext"
+#: What a row with a value is counted as whose blind index is missing.
+NO_INDEX = "none"
 
 
 @dataclass(frozen=True)
@@ -25,8 +29,11 @@ class ColumnStatus:
         keys: rows by the key id that their v2 token names, ``"v1"``, or (in a column with
             ``allow_plaintext``, where SQL cannot tell the two apart) ``"plaintext"``.
         empty: rows that are NULL.
-        stale: rows that a rotation still has to write. v1 rows name no key, so where v1 is what
-            is written they count as current, and only decrypting them can tell.
+        stale: rows that a rotation still has to write, for their token or for a blind index. v1
+            rows name no key, so where v1 is what is written they count as current, and only
+            decrypting them can tell.
+        indexes: for each blind index of the column, by its field's name: the rows that hold a
+            value, by the key id that the index names, or ``"none"``.
     """
 
     label: str
@@ -34,11 +41,7 @@ class ColumnStatus:
     keys: dict[str, int] = field(default_factory=dict)
     empty: int = 0
     stale: int = 0
-
-    @property
-    def total(self) -> int:
-        """Rows that hold a value."""
-        return sum(self.keys.values())
+    indexes: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 def head_sql(column: str) -> str:
@@ -46,40 +49,53 @@ def head_sql(column: str) -> str:
     return f"CASE WHEN {column} LIKE 'v2:________:%%' THEN SUBSTR({column}, 4, 8) ELSE '' END"
 
 
+def index_head_sql(column: str) -> str:
+    """SQL for the key id that a blind index names, ``'none'`` if it is missing (``%`` doubled)."""
+    return f"CASE WHEN {column} LIKE 'b2:________:%%' THEN SUBSTR({column}, 4, 8) ELSE 'none' END"
+
+
 def column_status(
     column: EncryptedColumn, database: str, keyring: Keyring | None = None
 ) -> ColumnStatus:
-    """Count one column with one aggregate query."""
+    """Count one column, and its blind indexes, with one aggregate query."""
     keyring = keyring or get_keyring()
     connection = connections[database]
     quote = connection.ops.quote_name
     name, table = quote(column.name), quote(column.model._meta.db_table)
     head = f"CASE WHEN {name} IS NULL THEN NULL ELSE {head_sql(name)} END"
-    sql = f"SELECT {head}, COUNT(*) FROM {table} GROUP BY {head}"  # noqa: S608
+    indexes = column.field.indexes
+    heads = ", ".join([head, *(index_head_sql(quote(str(one.column))) for one in indexes)])
+    sql = f"SELECT {heads}, COUNT(*) FROM {table} GROUP BY {heads}"  # noqa: S608
     with connection.cursor() as cursor:
         cursor.execute(sql, [])
-        counts = dict(cursor.fetchall())
-    empty = counts.pop(None, 0)
+        rows = cursor.fetchall()
     nameless = PLAINTEXT if column.field.allow_plaintext else V1
-    keys = {key_id or nameless: count for key_id, count in sorted(counts.items())}
-    return ColumnStatus(column.label, database, keys, empty, _stale(keys, keyring))
+    current = keyring.primary.key_id
+    written = V1 if keyring.write_format == tokens.V1 else current
+    keys: Counter[str] = Counter()
+    under: dict[str, Counter[str]] = {index.name: Counter() for index in indexes}
+    empty = stale = 0
+    for key_id, *index_keys, count in sorted(rows, key=str):
+        if key_id is None:
+            empty += count
+            continue
+        keys[key_id or nameless] += count
+        for index, index_key in zip(indexes, index_keys, strict=True):
+            under[index.name][index_key] += count
+        if (key_id or nameless) != written or any(one != current for one in index_keys):
+            stale += count
+    counted = {name: dict(counts) for name, counts in under.items()}
+    return ColumnStatus(column.label, database, dict(keys), empty, stale, counted)
 
 
-def _stale(keys: dict[str, int], keyring: Keyring) -> int:
-    current = V1 if keyring.write_format == tokens.V1 else keyring.primary.key_id
-    return sum(count for key_id, count in keys.items() if key_id != current)
-
-
-def statuses(only: str | None = None, database: str | None = None) -> Iterator[ColumnStatus]:
+def statuses() -> Iterator[ColumnStatus]:
     """Count every encrypted column in every database that holds it.
 
     Raises:
-        LookupError: ``only`` names no encrypted column.
-        ConnectionDoesNotExist: there is no such database.
         ImproperlyConfigured: there is no usable master key.
     """
-    for column in encrypted_columns(only):
-        for alias in databases_of(column, database):
+    for column in encrypted_columns():
+        for alias in databases_of(column):
             yield column_status(column, alias)
 
 
@@ -92,3 +108,12 @@ def missing_keys(found: Iterable[ColumnStatus], keyring: Keyring | None = None) 
             if key_id not in known:
                 missing[key_id] = missing.get(key_id, 0) + count
     return missing
+
+
+def missing_key_text(key_id: str, count: int) -> str:
+    """Say for people what :func:`missing_keys` found of one key."""
+    return ngettext(
+        "%(count)d row is under key %(key_id)s, which the keyring lacks",
+        "%(count)d rows are under key %(key_id)s, which the keyring lacks",
+        count,
+    ) % {"count": count, "key_id": key_id}

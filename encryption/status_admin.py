@@ -3,8 +3,9 @@
 Nothing can be changed here, and nothing here is secret: key ids name keys and do not tell them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import wraps
 from typing import TYPE_CHECKING, Any, Final
 
 from django.contrib import admin
@@ -12,7 +13,7 @@ from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path
+from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext, gettext_lazy as _, ngettext
@@ -20,7 +21,15 @@ from django.utils.translation import gettext, gettext_lazy as _, ngettext
 from encryption.conf import get_keyring
 from encryption.core.keyring import Keyring
 from encryption.models import RotationRun
-from encryption.status import PLAINTEXT, V1, ColumnStatus, missing_keys, statuses
+from encryption.runs import written_text
+from encryption.status import (
+    PLAINTEXT,
+    V1,
+    ColumnStatus,
+    missing_key_text,
+    missing_keys,
+    statuses,
+)
 
 if TYPE_CHECKING:
     RunAdmin = admin.ModelAdmin[RotationRun]
@@ -183,10 +192,10 @@ class RotationRunAdmin(RunAdmin):
                     counts["column"],
                     counts["database"],
                     gettext(
-                        "%(examined)s examined, %(rotated)s rotated, %(changed_meanwhile)s changed "
+                        "%(examined)s examined, %(written)s, %(changed_meanwhile)s changed "
                         "meanwhile, %(failed)s failed"
                     )
-                    % counts
+                    % {**counts, "written": written_text(counts, dry_run=run.dry_run)}
                     + (f" ({counts['error']})" if "error" in counts else ""),
                 )
                 for counts in run.columns
@@ -245,6 +254,42 @@ class RotationRunAdmin(RunAdmin):
         return TemplateResponse(request, "admin/encryption/status.html", context)
 
 
+# -- the link on the admin's index --------------------------------------------------------------
+
+
+def install() -> None:
+    """Have every admin site that shows the runs list the page of the status beside them, for who
+    may see it; calling it again changes nothing."""
+    original = admin.AdminSite.get_app_list
+    if not hasattr(original, "_encryption_wrapper"):
+        wrapped = wraps(original)(_with_status(original))
+        wrapped._encryption_wrapper = True  # type: ignore[attr-defined]
+        admin.AdminSite.get_app_list = wrapped  # type: ignore[method-assign]
+
+
+def _with_status(original: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+    def get_app_list(
+        self: admin.AdminSite, request: HttpRequest, app_label: str | None = None
+    ) -> list[Any]:
+        found = original(self, request, app_label)
+        for app in found:
+            if app["app_label"] == RotationRun._meta.app_label and _may(request):
+                app["models"].append(
+                    {
+                        "model": RotationRun,
+                        "name": gettext("Encryption status"),
+                        "object_name": "EncryptionStatus",
+                        "perms": {"add": False, "change": False, "delete": False, "view": True},
+                        "admin_url": reverse("admin:encryption_status", current_app=self.name),
+                        "add_url": None,
+                        "view_only": True,
+                    }
+                )
+        return found
+
+    return get_app_list
+
+
 def _may(request: HttpRequest) -> bool:
     return request.user.has_perm(VIEW_STATUS)
 
@@ -255,6 +300,8 @@ def _status_context() -> dict[str, Any]:
         found = list(statuses())
     except ImproperlyConfigured as error:
         return {"problem": str(error)}
+    primary, *fallbacks = keyring.key_ids()
+    missing = missing_keys(found, keyring)
     rows = []
     for status in found:
         shares = shares_of(status, keyring)
@@ -265,9 +312,10 @@ def _status_context() -> dict[str, Any]:
     return {
         "rows": rows,
         "legend": [{"color": color, "name": name} for color, name in _KINDS.values()],
-        "primary": keyring.primary.key_id,
+        "primary": primary,
+        "fallbacks": ", ".join(fallbacks),
         "write_format": keyring.write_format,
-        "missing": missing_keys(found, keyring),
+        "missing": [missing_key_text(key_id, count) for key_id, count in missing.items()],
         "stale": ngettext("%(count)s row is stale.", "%(count)s rows are stale.", stale)
         % {"count": stale},
     }

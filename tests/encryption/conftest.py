@@ -11,6 +11,7 @@ from encryption.core.keyring import Keyring
 from tests.encryption.database import tables
 from tests.fieldapp.factories import TenantFactory, UuidTenantFactory
 from tests.fieldapp.models import Note, Tenant, UuidTenant, Vault
+from tests.processes import database_url
 
 #: Another master key than the one in `tests.settings`.
 OTHER_KEY = "another master key, of which the tests know as well"
@@ -84,3 +85,33 @@ def other_database(db: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         yield alias
     connections[alias].close()
     del connections[alias]
+
+
+#: One writer at a time, and the others wait for it.
+_SQLITE = {
+    "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF",
+    "transaction_mode": "IMMEDIATE",
+    "timeout": 120,
+}
+
+
+@pytest.fixture
+def shared_database(
+    transactional_db: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[str]:
+    """The default database as one that other threads and processes see too; its ``DATABASE_URL``.
+
+    With SQLite, it is a file of its own for the time of the test.
+    """
+    before = connections["default"]
+    if before.vendor != "sqlite":
+        yield database_url(before)
+        return
+    file = tmp_path / "shared.sqlite3"
+    changed = connections.settings["default"] | {"NAME": str(file), "OPTIONS": _SQLITE}
+    monkeypatch.setitem(connections.settings, "default", changed)
+    del connections["default"]
+    with tables(Tenant, UuidTenant, Note, Vault):
+        yield f"sqlite:///{file}"
+    connections["default"].close()
+    connections["default"] = before

@@ -10,14 +10,19 @@ from django.contrib.admin import utils
 from django.contrib.admin.models import LogEntry
 from django.contrib.admin.sites import all_sites
 from django.contrib.auth.models import Permission, User
+from django.contrib.contenttypes.admin import GenericTabularInline
+from django.contrib.contenttypes.fields import GenericForeignKey
+from django.contrib.contenttypes.models import ContentType
 from django.core.checks import run_checks
-from django.test import Client, override_settings
+from django.db import models
+from django.test import Client, RequestFactory, override_settings
+from django.test.utils import isolate_apps
 from django.urls import path, reverse
 
 from encryption.admin import check_admin_exposure, secret_at
 from encryption.fields import EncryptedTextField
 from encryption.forms import SecretField
-from tests.encryption.database import store, stored
+from tests.encryption.database import store, stored, tables
 from tests.fieldapp.factories import NoteFactory, VaultFactory
 from tests.fieldapp.models import Holder, Note, Tenant, UuidTenant, Vault
 
@@ -43,6 +48,7 @@ class NoteInline(admin.TabularInline):
 
 
 class TenantAdmin(admin.ModelAdmin):
+    save_as = True
     inlines = [NoteInline]
     search_fields = ["name"]
 
@@ -56,6 +62,19 @@ class VaultAdmin(admin.ModelAdmin):
     list_display = ["name", "secret", "host"]
     list_editable = ["secret"]
     readonly_fields = ["data"]
+
+
+with isolate_apps("tests.fieldapp"):
+
+    class Tagged(models.Model):
+        kind = models.ForeignKey(ContentType, models.CASCADE)
+        number = models.PositiveIntegerField()
+        row = GenericForeignKey("kind", "number")
+        realm = models.CharField(max_length=10)
+        secret = EncryptedTextField(salt_field="realm", null=True, blank=True)
+
+        class Meta:
+            app_label = "fieldapp"
 
 
 site.register(Note, NoteAdmin)
@@ -319,10 +338,126 @@ def test_a_secret_is_added_and_saved_as_new(client: Client) -> None:
     assert client.post(url("add") + "?_popup=1", {**data, "_popup": "1"}).status_code == 200
     note = Note.objects.get()
     assert note.secret == CANARY
-    data = {**data, "note": "second", "secret": "", "_saveasnew": "1"}
+    data = {**data, "note": "second", "secret": OTHER, "_saveasnew": "1"}
     assert client.post(url("change", "note", note.pk), data).status_code == 302
-    # A secret is never copied unseen: the new row has none.
-    assert Note.objects.get(note="second").secret is None
+    assert Note.objects.get(note="second").secret == OTHER
+    assert Note.objects.get(note="first").secret == CANARY
+
+
+NOT_COPIED = "Enter the value again: a copy does not get the one that the original has."
+
+
+def test_a_copy_without_the_originals_secret_is_refused(client: Client) -> None:
+    note = NoteFactory(secret=CANARY, data={"a": 1})
+    address = url("change", "note", note.pk)
+    data = form_data(note, secret="", data="", _saveasnew="1")
+    page = content(client, address, data)
+    assert page.count(NOT_COPIED) == 2
+    assert "A copy does not get the value that the original has." in page
+    assert "Leave this empty to keep it" not in page
+    assert 'name="secret-clear"' in page
+    page = content(client, address, {**data, "secret": OTHER})
+    assert page.count(NOT_COPIED) == 1
+    assert OTHER not in page
+    assert Note.objects.get() == note
+
+    # To do without is said by ticking the box.
+    data = {**data, "secret": OTHER, "data-clear": "on"}
+    assert client.post(address, data).status_code == 302
+    copied = Note.objects.exclude(pk=note.pk).get()
+    assert (copied.secret, copied.data) == (OTHER, None)
+    assert (Note.objects.get(pk=note.pk).secret, Note.objects.get(pk=note.pk).data) == (
+        CANARY,
+        {"a": 1},
+    )
+
+
+def test_a_copy_of_a_row_without_secrets(client: Client) -> None:
+    note = NoteFactory(secret=None, data=None)
+    data = form_data(note, secret="", data="", _saveasnew="1")
+    assert client.post(url("change", "note", note.pk), data).status_code == 302
+    assert Note.objects.filter(secret=None, data=None).count() == 2
+
+
+def test_a_copy_of_a_row_that_cannot_be_decrypted_is_no_other(client: Client) -> None:
+    note = NoteFactory(secret=CANARY, data=None)
+    poison(note)
+    data = form_data(note, secret="", data="", _saveasnew="1")
+    assert NOT_COPIED in content(client, url("change", "note", note.pk), data)
+    client.post(url("change", "note", note.pk), {**data, "secret": OTHER})
+    assert Note.objects.exclude(pk=note.pk).get().secret == OTHER
+
+
+def test_a_copy_of_no_row(client: Client) -> None:
+    tenant = Tenant.objects.create()
+    data = {"tenant": tenant.pk, "note": "n", "secret": "", "data": "", "_saveasnew": "1"}
+    for object_id in ("99", "x"):
+        assert client.post(url("change", "note", object_id), data).status_code == 302
+    assert client.post(url("add"), data).status_code == 302
+    assert Note.objects.count() == 3
+
+
+def test_copies_in_inlines(client: Client) -> None:
+    note = NoteFactory(secret=CANARY, data=None)
+    data = {
+        "name": "copied",
+        "_saveasnew": "1",
+        "note_set-TOTAL_FORMS": 3,
+        "note_set-INITIAL_FORMS": 1,
+        "note_set-0-id": note.pk,
+        "note_set-0-tenant": note.tenant_id,
+        "note_set-0-note": "copied",
+        "note_set-0-secret": "",
+        "note_set-1-note": "added",
+        "note_set-1-secret": "",
+        "note_set-2-note": "strange",
+        "note_set-2-id": "x",
+    }
+    address = url("change", "tenant", note.tenant_id)
+    page = content(client, address, data)
+    assert page.count(NOT_COPIED) == 1
+    assert Note.objects.count() == 1
+    assert client.post(address, {**data, "note_set-0-secret": OTHER}).status_code == 302
+    secrets = {one.note: one.secret for one in Note.objects.exclude(pk=note.pk)}
+    assert secrets == {"copied": OTHER, "added": None, "strange": None}
+    assert Note.objects.get(pk=note.pk).secret == CANARY
+
+
+def test_copies_in_generic_inlines(rf: RequestFactory, transactional_db: None) -> None:
+    with tables(Tagged):
+        note = NoteFactory()
+        kind = ContentType.objects.get_for_model(Note)
+        tagged = Tagged.objects.create(kind=kind, number=note.pk, realm="r", secret=CANARY)
+
+        class TaggedInline(GenericTabularInline):
+            model = Tagged
+            ct_field, ct_fk_field = "kind", "number"
+
+        row = "fieldapp-tagged-kind-number-0"
+        data = {
+            "_saveasnew": "1",
+            f"{row[:-2]}-TOTAL_FORMS": 1,
+            f"{row[:-2]}-INITIAL_FORMS": 1,
+            f"{row}-id": tagged.pk,
+            f"{row}-realm": "r",
+            f"{row}-secret": "",
+        }
+        request = rf.post("/", data)
+        request.user = User.objects.create_superuser("root")
+        formset = TaggedInline(Note, site).get_formset(request)
+        sent = formset(request.POST, instance=NoteFactory(), save_as_new=True)
+        assert sent.errors == [{"secret": [NOT_COPIED]}]
+
+
+def test_who_may_not_look_is_not_told_whether_there_was_a_secret() -> None:
+    note = NoteFactory(secret=CANARY, data=None)
+    user = User.objects.create_user("adder", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename="add_note"))
+    adder = Client()
+    adder.force_login(user)
+    data = form_data(note, secret="", data="", _saveasnew="1")
+    assert adder.post(url("change", "note", note.pk), data).status_code == 302
+    assert Note.objects.exclude(pk=note.pk).get().secret is None
 
 
 def test_inlines_keep_and_add(client: Client) -> None:

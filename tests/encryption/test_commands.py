@@ -20,6 +20,7 @@ from encryption.rotation import Rotation
 from encryption.status import column_status
 from tests.encryption.database import store, stored
 from tests.fieldapp.factories import NoteFactory, VaultFactory
+from tests.fieldapp.models import Note
 
 OLD = "the old master key, at least 32 characters long"
 NEW = "the new master key, at least 32 characters long"
@@ -97,7 +98,7 @@ def test_a_bad_row_gives_1_until_it_is_mended(use: Callable[..., None]) -> None:
     assert code == 1
     assert f"fieldapp.Note.secret pk={notes[0].pk}: TamperedError: " in err
     assert f"fieldapp.Vault.secret pk={vaults[0].pk}: TamperedError: " in err
-    assert "2 rows are not under key" in out
+    assert "2 rows are left to rotate to key" in out
     assert (stored(notes[0], "secret"), stored(vaults[0], "secret")) == bad
     record = RotationRun.objects.get()
     assert record.status == "incomplete"
@@ -148,6 +149,7 @@ def test_json(use: Callable[..., None]) -> None:
             "database": "default",
             "examined": 1,
             "rotated": 1,
+            "only_indexes": 0,
             "changed_meanwhile": 0,
             "failed": 0,
         }
@@ -165,6 +167,10 @@ def test_json(use: Callable[..., None]) -> None:
         ("--batch-size", "many"),
         ("--rate-limit", "-1"),
         ("--master-key", "x"),
+        ("--rows-per-task", "100"),
+        ("--rows-per-task", "100", "--processes", "1"),
+        ("--rows-per-task", "0", "--processes", "2"),
+        ("--celery", "--processes", "2"),
     ],
 )
 def test_wrong_usage_is_2(shell: Shell, arguments: tuple[str, ...]) -> None:
@@ -195,7 +201,7 @@ def test_a_signal_ends_it_after_the_page(
     assert code == 1
     assert "2 rotated" in out
     assert "Stopped after the current page. Run it again to go on from there." in out
-    assert "3 rows are not under key" in out
+    assert "3 rows are left to rotate to key" in out
     assert RotationRun.objects.get().status == "stopped"
     assert signal.getsignal(number) is not None
     monkeypatch.undo()
@@ -265,6 +271,19 @@ def test_status_counts_by_key(use: Callable[..., None]) -> None:
     assert f"fieldapp.Note.data [default]: 2 under {old}; 1 empty; 2 stale" in out
 
 
+def test_status_tells_what_is_configured(use: Callable[..., None]) -> None:
+    third = "a third master key, at least 32 characters long"
+    assert run("encryption_status")[1].splitlines()[1] == "no fallback keys"
+    use(NEW, OLD, third)
+    primary, *fallbacks = conf.get_keyring().key_ids()
+    assert run("encryption_status")[1].splitlines()[:2] == [
+        f"primary key {primary}",
+        f"fallback keys {', '.join(fallbacks)}",
+    ]
+    told = json.loads(run("encryption_status", "--json")[1])
+    assert (told["primary"], told["fallbacks"]) == (primary, fallbacks)
+
+
 def test_fail_if_stale(use: Callable[..., None]) -> None:
     NoteFactory()
     assert run("encryption_status", "--fail-if-stale")[0] == 0
@@ -281,7 +300,10 @@ def test_a_missing_key_is_told(use: Callable[..., None]) -> None:
     use(NEW)
     code, out, _ = run("encryption_status", "--fail-if-stale")
     assert code == 1
-    assert f"MISSING KEY {old}: 2 rows need it" in out
+    assert f"MISSING KEY: 2 rows are under key {old}, which the keyring lacks. " in out
+    Note.objects.update(data=None)
+    out = run("encryption_status")[1]
+    assert f"MISSING KEY: 1 row is under key {old}, which the keyring lacks. " in out
 
 
 def test_verify_decrypts_all(use: Callable[..., None]) -> None:
@@ -291,7 +313,7 @@ def test_verify_decrypts_all(use: Callable[..., None]) -> None:
     assert run("encryption_status", "--fail-if-stale")[0] == 0
     code, out, err = run("encryption_status", "--verify")
     assert code == 1
-    assert "fieldapp.Note.secret [default]: 1 decrypted, 1 failed" in out
+    assert "fieldapp.Note.secret [default]: 0 decrypted, 1 failed" in out
     assert f"pk={note.pk}: TamperedError" in err
 
 

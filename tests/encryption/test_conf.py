@@ -1,13 +1,19 @@
+import os
+import signal
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
+from pytest_django import Settings
 
-from encryption import conf, decrypt, encrypt
+from encryption import DecryptionError, conf, decrypt, encrypt, health
+from encryption.core.counts import COUNTS
 from encryption.core.derivation import MasterKey
 from encryption.core.providers import MasterKeys
 
@@ -211,6 +217,14 @@ def test_a_change_of_other_settings_is_not() -> None:
         assert conf.get_keyring() is before
 
 
+def test_djangos_secret_key_is_no_part_of_a_key() -> None:
+    token = encrypt("s", 1)
+    with override_settings(SECRET_KEY="x" * 50, SECRET_KEY_FALLBACKS=[]):
+        conf.reset()
+        assert decrypt(token, 1) == "s"
+    conf.reset()
+
+
 def test_the_environment_is_read_again_after_a_reset(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("MASTER_ENCRYPTION_KEY", KEY)
     assert conf.get_keyring().key_ids() == (_id(KEY),)
@@ -252,6 +266,30 @@ def test_threads_share_one_keyring() -> None:
     assert len(set(map(id, rings))) == 1
 
 
+def test_settings_that_change_while_they_are_read_are_not_kept(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    reading, changed = threading.Event(), threading.Event()
+    original = conf.EncryptionSettings.load
+
+    def slow() -> conf.EncryptionSettings:
+        found = original()
+        reading.set()
+        changed.wait(0.2)  # in vain, where a change waits for the lock
+        return found
+
+    settings.ENCRYPTION = {"MASTER_KEY": KEY}
+    monkeypatch.setattr(conf.EncryptionSettings, "load", slow)
+    reader = threading.Thread(target=conf.get_settings)
+    reader.start()
+    assert reading.wait(5)
+    settings.ENCRYPTION = {"MASTER_KEY": KEY, "WRITE_FORMAT": "v1"}
+    changed.set()
+    reader.join()
+    assert conf.get_settings().write_format == "v1"
+    assert conf.get_keyring().write_format == "v1"
+
+
 def test_a_root_is_derived_once_per_process(crypto: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conf, "_master_keys", {})
     for _ in range(3):
@@ -260,3 +298,64 @@ def test_a_root_is_derived_once_per_process(crypto: Any, monkeypatch: pytest.Mon
         with override_settings(ENCRYPTION={"MASTER_KEY": OTHER}):
             conf.get_keyring().key_ids()
     assert crypto["derive"] == 2
+
+
+# -- forks ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_child_needs_no_lock_that_a_thread_of_its_parent_holds(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    """What gunicorn --preload does, at the worst moment: all locks held, a derivation running."""
+    monkeypatch.setattr(conf, "_master_keys", {})
+    settings.ENCRYPTION = {"MASTER_KEY": KEY, "MASTER_KEY_FALLBACKS": [OTHER]}
+    token = encrypt("text", "tenant")
+    ring = conf.get_keyring()
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with conf._lock, COUNTS._lock, ring._tenants._lock, health._lock, ExitStack() as keys:
+            for key in ring.keys:
+                keys.enter_context(key._lock)
+            held.set()
+            release.wait(30)
+
+    def derive(salt: str) -> Any:
+        held.wait(30)
+        release.wait(30)
+        return ring.primary.tenant_key(salt)
+
+    threads = [
+        threading.Thread(target=ring._tenants.derive, args=((ring.primary, "new"), derive, "new")),
+        threading.Thread(target=hold),
+    ]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.05)
+    assert held.wait(30)
+    try:
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                signal.alarm(20)  # a child that waits for ever is killed, and the test fails
+                # The keys that the parent derived are the child's as well.
+                assert decrypt(token, "tenant") == "text"
+                assert COUNTS.derivations == 0
+                # The fallback's root was never derived: that takes its lock.
+                assert conf.get_keyring().key_ids()[0] == token[3:11]
+                assert decrypt(encrypt("more", "new"), "new") == "more"
+                assert decrypt(token, "tenant") == "text"
+                with pytest.raises(DecryptionError):
+                    decrypt(token, "another")
+                with health._lock:
+                    status = 0
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        release.set()
+        for thread in threads:
+            thread.join()

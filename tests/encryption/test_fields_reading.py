@@ -288,6 +288,23 @@ def test_a_v1_token_under_another_tenant_or_key(
         Note.objects.get(tenant=tenant).secret  # noqa: B018
 
 
+@pytest.mark.parametrize("place", ["key id", "commitment", "iv", "ciphertext", "tag"])
+def test_a_changed_token_is_an_error_and_breaks_no_list(tenant: Tenant, place: str) -> None:
+    bad, good = NoteFactory(tenant=tenant, secret="bad"), NoteFactory(tenant=tenant, secret="good")
+    token = stored(bad, "secret")
+    # Behind the prefix of 12 characters, 3 bytes are 4: 16 of commitment, 12 of iv, 3 of text.
+    at = {"key id": 5, "commitment": 14, "iv": 40, "ciphertext": 51, "tag": -3}[place]
+    other = "0" if token[at] != "0" else "1"
+    store(bad, "secret", f"{token[:at]}{other}{token[at + 1 :]}")
+
+    notes = list(Note.objects.order_by("pk"))
+
+    assert notes[1].secret == good.secret == "good"
+    assert notes[0].note == bad.note
+    with pytest.raises(DecryptionError):
+        notes[0].secret  # noqa: B018
+
+
 class TestSwappedInSql:
     """A token is worthless in any place but its own."""
 

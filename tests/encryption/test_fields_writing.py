@@ -913,3 +913,32 @@ def test_lower_cased_expressions_never_reach_a_column_in_clear(tenant: Tenant) -
     with refused(FieldError):
         NoteFactory(tenant=tenant, secret=Lower(Value("CLEAR TEXT")))
     assert "clear text" not in everything(Note)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda note: note.save(),
+        lambda note: Note.objects.bulk_create([note]),
+    ],
+    ids=["save", "bulk_create"],
+)
+def test_a_tenant_that_is_not_saved_is_refused_without_a_secret_too(write: Any) -> None:
+    with pytest.raises(ValueError, match="unsaved related object"):
+        write(Note(tenant=Tenant(), secret=None, data=None))
+    assert not Note.objects.exists()
+
+
+@pytest.mark.parametrize("load", [Note.objects.all, lambda: Note.objects.only("note")])
+@pytest.mark.parametrize("fields", [["note"], None], ids=["named", "what was loaded"])
+def test_a_save_that_is_no_concern_of_a_secret_costs_nothing_more(
+    tenant: Tenant, django_assert_num_queries: Any, load: Any, fields: list[str] | None
+) -> None:
+    token = stored(NoteFactory(tenant=tenant, secret="s", note="before"), "secret")
+    note = load().get()
+    note.note = "after"
+    with django_assert_num_queries(1):
+        note.save(update_fields=fields)
+    read = Note.objects.get()
+    assert (read.secret, read.note, stored(read, "secret")) == ("s", "after", token)
+    assert note.secret == "s"

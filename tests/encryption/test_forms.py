@@ -520,3 +520,35 @@ def test_the_sentinels_survive_a_copy() -> None:
 def test_a_form_field_can_be_asked_for_another_class(db: None) -> None:
     field = Note._meta.get_field("secret").formfield(form_class=forms.CharField)
     assert type(field) is forms.CharField
+
+
+# -- a copy of a row ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nullable", [True, False])
+@pytest.mark.parametrize("required", [True, False])
+@pytest.mark.parametrize("kind", [SecretField, SecretJSONField])
+def test_a_copy_of_a_secret_is_entered_or_done_without(
+    kind: type[SecretField], required: bool, nullable: bool
+) -> None:
+    field = kind(required=required, nullable=nullable)
+    field.is_copy = True
+    for nothing in (None, ""):
+        with pytest.raises(ValidationError, match="Enter the value again"):
+            field.clean(nothing)
+    assert field.clean('"new"') == ("new" if kind is SecretJSONField else '"new"')
+    if field.clearable:
+        assert field.clean(Ticked.CLEAR) == (None if nullable else "")
+    # A text without NULL may be empty; JSON has no empty value.
+    assert field.clearable is (not required and (nullable or kind is SecretField))
+    state = field.bound_data("", None)
+    assert (state.is_set, state.is_copy, state.clearable) == (True, True, field.clearable)
+    page = field.widget.render("secret", state)
+    assert "A copy does not get the value that the original has." in page
+    assert ('name="secret-clear"' in page) is field.clearable
+
+
+def test_a_disabled_secret_of_a_copy_asks_for_nothing() -> None:
+    field = SecretField(required=False, disabled=True)
+    field.is_copy = True
+    assert field.clean(None) is None

@@ -226,6 +226,21 @@ def test_a_childs_tenant_in_a_table_without_secrets(tenant: Tenant, other_tenant
     assert (read.tenant, read.inner) == (before, "s")
 
 
+def test_a_parents_row_whose_child_holds_no_secret_moves_by_a_save_alone(
+    tenant: Tenant, other_tenant: Tenant
+) -> None:
+    SecretChildFactory(tenant=tenant, inner=None)
+    parent = BareParent.objects.get()
+    parent.tenant = other_tenant
+    with refused(FieldError, match=r"SecretChild\.inner"):
+        BareParent.objects.update(tenant=other_tenant)
+    with refused(FieldError, match=r"SecretChild\.inner"):
+        BareParent.objects.bulk_update([parent], ["tenant"])
+    assert BareParent.objects.get().tenant == tenant
+    parent.save()
+    assert SecretChild.objects.get().tenant == other_tenant
+
+
 def test_a_bare_parent_without_a_child_is_free(tenant: Tenant, other_tenant: Tenant) -> None:
     parent = BareParent.objects.create(tenant=tenant)
     parent.tenant = other_tenant

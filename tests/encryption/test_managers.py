@@ -1,4 +1,5 @@
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from encryption import DecryptionError, EncryptionError, MissingSaltError, conf
 from encryption.managers import EncryptedManager, EncryptedQuerySet
 from tests.encryption.database import everything, refused, store, stored
 from tests.fieldapp.factories import UuidTenantFactory, VaultFactory
-from tests.fieldapp.models import UuidTenant, Vault
+from tests.fieldapp.models import Once, Tenant, UuidTenant, Vault, Watched
 
 pytestmark = pytest.mark.django_db
 
@@ -154,6 +155,41 @@ def test_bulk_update_of_instances_made_by_hand(
     Vault.objects.bulk_update(by_hand, ["secret"])
     for read in Vault.objects.all():
         assert (read.tenant, read.secret, read.data) == (other_owner, "new", {"a": 1})
+
+
+@pytest.mark.parametrize("spelling", [str, lambda pk: pk.hex])
+@pytest.mark.parametrize("model", [Vault, Watched])
+def test_bulk_update_of_a_key_of_another_type(
+    owner: UuidTenant, other_owner: UuidTenant, model: Any, spelling: Callable[[Any], Any]
+) -> None:
+    row = model.objects.create(tenant=owner, secret="s", data={"a": 1})
+    moved = model(pk=spelling(row.pk), tenant=other_owner)
+    assert model.objects.bulk_update([moved], ["tenant"]) == 1
+    read = model.objects.get()
+    assert (read.tenant, read.secret, read.data) == (other_owner, "s", {"a": 1})
+    edited = model(pk=spelling(row.pk), secret="new")
+    assert model.objects.bulk_update([edited], ["secret"]) == 1
+    assert model.objects.get().secret == "new"
+
+
+def test_bulk_update_of_a_numbered_key_as_text(tenant: Tenant, other_tenant: Tenant) -> None:
+    row = Once.objects.create(tenant=tenant, secret="s", label="a", code="c")
+    Once.objects.bulk_update([Once(pk=str(row.pk), tenant=other_tenant)], ["tenant"])
+    read = Once.objects.get(secret="s", tenant=other_tenant)
+    assert (read.secret, read.code) == ("s", "c")
+
+
+def test_bulk_update_of_a_row_that_is_not_there(
+    vaults: list[Vault], other_owner: UuidTenant
+) -> None:
+    missing = Vault(tenant=other_owner, secret="new")
+    here = Vault(pk=vaults[0].pk, tenant=other_owner, secret="new")
+    assert Vault.objects.bulk_update([missing, here], ["tenant", "secret"]) == 1
+    assert Vault.objects.bulk_update([missing], ["tenant"]) == 0
+    assert Vault.objects.count() == 3
+    assert Vault.objects.get(pk=here.pk).secret == "new"
+    missing.save()
+    assert Vault.objects.get(pk=missing.pk).secret == "new"
 
 
 def test_bulk_update_can_clear(vaults: list[Vault]) -> None:

@@ -12,9 +12,10 @@ from django.db.migrations.graph import MigrationGraph
 from django.db.migrations.questioner import MigrationQuestioner
 from django.db.migrations.state import ModelState, ProjectState
 from django.db.migrations.writer import MigrationWriter, OperationWriter
+from django.test.utils import isolate_apps
 
 from encryption import TamperedError, encrypt
-from encryption.fields import EncryptedJSONField, EncryptedTextField
+from encryption.fields import BlindIndexField, EncryptedJSONField, EncryptedTextField
 from encryption.managers import EncryptedManager
 from tests.fieldapp.models import Note, Tenant, UuidTenant, Vault
 
@@ -332,3 +333,30 @@ def test_the_context_is_what_tells_columns_apart(project: Project) -> None:
     with connection.cursor() as cursor:
         cursor.execute(f"UPDATE {APP}_item SET secret = %s WHERE id = %s", [token, row.pk])
     assert project["Item"].objects.get().secret == "s"
+
+
+@isolate_apps("tests.fieldapp")
+def test_a_model_made_anew_without_a_part_of_its_key() -> None:
+    """As `migrate` makes those of apps without migrations: without their foreign keys."""
+
+    class Owner(models.Model):
+        class Meta:
+            app_label = "fieldapp"
+
+    class Part(models.Model):
+        pk = models.CompositePrimaryKey("owner", "number")
+        owner = models.ForeignKey(Owner, models.CASCADE)
+        number = models.IntegerField()
+        secret = EncryptedTextField(salt_field="owner", bound_to=["number"])
+        index = BlindIndexField("secret")
+
+        class Meta:
+            app_label = "fieldapp"
+
+    for exclude_rels in (True, False):
+        state = ProjectState()
+        state.add_model(ModelState.from_model(Owner))
+        state.add_model(ModelState.from_model(Part, exclude_rels=exclude_rels))
+        made = state.apps.get_model("fieldapp", "Part")
+        assert made._meta.get_field("secret")
+        assert hasattr(made, "_encryption_layout") is not exclude_rels

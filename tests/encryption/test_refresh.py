@@ -4,13 +4,20 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from django.db import models
 from django.db.models import F
 from django.db.models.signals import post_init
 
 from encryption import MalformedTokenError, WrongKeyError
 from tests.encryption.database import store, stored
-from tests.fieldapp.factories import NoteFactory, TextSaltFactory, VaultFactory
-from tests.fieldapp.models import Note, Tenant, TextSalt, UuidTenant, Vault
+from tests.fieldapp.factories import (
+    ChildFactory,
+    NoteFactory,
+    TenantFactory,
+    TextSaltFactory,
+    VaultFactory,
+)
+from tests.fieldapp.models import Child, Note, Tenant, TextSalt, UuidTenant, Vault
 
 pytestmark = pytest.mark.django_db
 
@@ -350,3 +357,127 @@ async def test_arefresh_from_db(tenant: Tenant) -> None:
     assert (note.secret, note.data) == ("new", [1])
     await note.arefresh_from_db(from_queryset=Note.objects.defer("data"))
     assert note.secret == "new"
+
+
+# -- a child of multi-table inheritance ---------------------------------------------------------
+
+
+@pytest.fixture
+def child(tenant: Tenant) -> Child:
+    ChildFactory(tenant=tenant, secret="outer", inner="inner")
+    return Child.objects.get()
+
+
+@pytest.mark.parametrize("fields", [None, ["secret", "inner"]])
+def test_an_inherited_secret_keeps_its_token(
+    child: Child, fields: list[str] | None, crypto: Counter[str]
+) -> None:
+    before = stored(child, "secret"), stored(child, "inner")
+    child.refresh_from_db(fields=fields)
+    assert not crypto
+    assert (child.secret, child.inner) == ("outer", "inner")
+    child.save()
+    assert (stored(child, "secret"), stored(child, "inner")) == before
+
+
+@pytest.mark.parametrize("fields", [None, ["secret"]])
+def test_a_row_whose_inherited_secret_cannot_be_read_is_refreshed(
+    child: Child, fields: list[str] | None
+) -> None:
+    assert child.secret == "outer"
+    token = stored(child, "secret")
+    store(child, "secret", "garbage")
+    child.refresh_from_db(fields=fields)
+    with pytest.raises(MalformedTokenError):
+        child.secret  # noqa: B018
+    assert child.inner == "inner"
+    store(child, "secret", token)
+    child.refresh_from_db(fields=fields)
+    assert child.secret == "outer"
+
+
+def test_a_child_that_was_moved_meanwhile_is_refreshed(child: Child, other_tenant: Tenant) -> None:
+    assert (child.secret, child.inner) == ("outer", "inner")
+    other = Child.objects.get()
+    other.tenant, other.secret = other_tenant, "new"
+    other.save()
+    child.refresh_from_db()
+    assert (child.secret, child.inner, child.tenant) == ("new", "inner", other_tenant)
+
+
+def test_a_model_whose_attributes_are_read_by_a_method_of_its_own(
+    note: Note, crypto: Counter[str]
+) -> None:
+    """One that overrides ``__getattribute__`` stands between the reader and the attribute."""
+
+    def __getattribute__(self: Any, name: str) -> Any:  # noqa: N807
+        return object.__getattribute__(self, name)
+
+    token = stored(note, "secret")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Note, "__getattribute__", __getattribute__)
+        note.refresh_from_db()
+        assert not crypto
+        note.save()
+    assert stored(note, "secret") == token
+
+
+# -- from a queryset that leaves a tenant out -----------------------------------------------------
+
+
+def _without_tenant(model: Any) -> Any:
+    """Django's own queryset, which does not know what belongs together."""
+    return models.QuerySet(model).defer("tenant")
+
+
+@pytest.mark.parametrize("fields", [None, ["secret", "data"]], ids=["all", "secrets"])
+@pytest.mark.parametrize("assigned", [False, True], ids=["kept", "assigned"])
+@pytest.mark.parametrize("how", ["save", "save_base", "update_fields", "read"])
+def test_a_secret_that_is_refreshed_without_its_tenant(
+    note: Note, tenant: Tenant, other_tenant: Tenant, fields: Any, assigned: bool, how: str
+) -> None:
+    third = TenantFactory()
+    _change(other_tenant)
+    if assigned:
+        note.tenant = third
+    note.refresh_from_db(fields=fields, from_queryset=_without_tenant(Note))
+    expected = third if assigned else tenant
+    assert note.tenant == expected
+    note.note = "edited"
+    if how == "read":
+        assert (note.secret, note.data) == ("new", ["new"])
+        note.save()
+    elif how == "update_fields":
+        note.save(update_fields=["note", "tenant"])
+    else:
+        getattr(note, how)()
+    loaded = Note.objects.get()
+    assert (loaded.tenant, loaded.note) == (expected, "edited")
+    assert (loaded.secret, loaded.data) == ("new", ["new"])
+    assert (note.secret, note.data) == ("new", ["new"])
+
+
+def test_what_is_left_out_of_a_refresh_is_still_to_be_saved(
+    note: Note, tenant: Tenant, other_tenant: Tenant
+) -> None:
+    note.tenant = other_tenant
+    note.refresh_from_db(from_queryset=models.QuerySet(Note).only("note"))
+    state: Any = note._state
+    assert state.encrypted_under == (tenant.pk,)
+    note.save(update_fields=["tenant"])
+    assert Note.objects.get().secret == "old"
+
+
+def test_an_instance_that_was_not_loaded_is_refreshed_without_its_tenant(note: Note) -> None:
+    made = Note(pk=note.pk)
+    made.refresh_from_db(from_queryset=_without_tenant(Note))
+    assert made.secret == "old"
+    made.save(update_fields=["secret"])
+    assert Note.objects.get().secret == "old"
+
+
+def test_a_prefetched_name_among_the_fields(note: Note, other_tenant: Tenant) -> None:
+    loaded = Note.objects.prefetch_related("holders").get()
+    _change(other_tenant)
+    loaded.refresh_from_db(fields=["holders", "secret"], from_queryset=models.QuerySet(Note))
+    assert loaded.secret == "new"

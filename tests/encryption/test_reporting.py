@@ -18,7 +18,7 @@ from django.views import debug
 from django.views.decorators.csrf import csrf_exempt
 
 from encryption.reporting import check_reporting, described
-from tests.fieldapp.factories import NoteFactory, TenantFactory
+from tests.fieldapp.factories import NoteFactory, TenantFactory, VaultFactory
 from tests.fieldapp.models import Note, OwnKey, TextSalt, Vault
 
 CANARY = "sk_live_canary_4eC39HqLyjWDarjtT1zdp7dc"
@@ -71,10 +71,11 @@ def save_twice(request: HttpRequest) -> None:
 
 
 def bulk_update(request: HttpRequest) -> None:
-    vaults = [*Vault.objects.all(), Vault(secret=CANARY)]
+    vaults = VaultFactory.create_batch(2, secret="s")
     for vault in vaults:
         vault.secret = CANARY
-    Vault.objects.bulk_update(vaults, ["secret"])
+    vaults[1].tenant = None
+    Vault.objects.bulk_update(vaults, ["secret", "tenant"])
 
 
 def update(request: HttpRequest) -> None:

@@ -6,14 +6,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from django.db import connection, models, transaction
 from django.db.models.signals import post_save, pre_save
 from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
 from encryption import conf
-from encryption.core.keyring import Keyring
+from encryption.core.counts import COUNTS
+from encryption.core.resealing import UnverifiedError
 from encryption.fields import EncryptedTextField
+from encryption.pages import Table
 from encryption.registry import EncryptedColumn, encrypted_columns
 from encryption.rotation import ColumnReport, Options, Rotation
 from encryption.status import column_status
@@ -177,6 +180,21 @@ def test_v1_becomes_v2(db: None, use: Use) -> None:
     assert (fresh.secret, fresh.data) == (vault.secret, vault.data)
 
 
+def test_keys_that_are_derived_ahead_are_not_derived_again(db: None, use: Use) -> None:
+    """So that forked processes share them: one PBKDF2 for each tenant, and none later."""
+    use(OLD, WRITE_FORMAT="v1")
+    NoteFactory.create_batch(3)
+    use(NEW, OLD)
+    (column,) = encrypted_columns("fieldapp.Note.secret")
+    before = COUNTS.derivations
+    Rotation(column, "default", Options(batch_size=2)).derive_ahead()
+    assert COUNTS.derivations == before + 4  # of two tenants, v1's and the one to come
+    Rotation(column, "default", Options(batch_size=10)).derive_ahead()
+    assert COUNTS.derivations == before + 6
+    assert rotate("fieldapp.Note.secret").rotated == 3
+    assert COUNTS.derivations == before + 6
+
+
 def test_v2_becomes_v1(db: None, use: Use) -> None:
     vaults = VaultFactory.create_batch(3)
     use(NEW, OLD, WRITE_FORMAT="v1")
@@ -312,22 +330,82 @@ def test_tokens_are_compared_byte_for_byte(db: None, use: Use) -> None:
         assert stored(row, "secret") == "new"
 
 
-def test_what_reads_back_otherwise_is_rolled_back(
+@pytest.mark.parametrize("label", ["fieldapp.Note.secret", "fieldapp.Vault.secret"])
+def test_other_columns_are_written_with_the_token_or_not_at_all(db: None, label: str) -> None:
+    is_note = "Note" in label
+    NoteFactory.create_batch(2) if is_note else VaultFactory.create_batch(2)
+    rows = (Note if is_note else Vault)._base_manager.order_by("pk")  # as the database orders them
+    name = "note" if is_note else "name"
+    also = [rows[0]._meta.get_field(name)]
+    tokens = [stored(row, "secret") for row in rows]
+    swaps = [(rows[0].pk, tokens[0], "new", "mine"), (rows[1].pk, "not this one", "new", "mine")]
+    swap(connection, column_of(label), swaps, also)
+    assert [stored(row, "secret") for row in rows] == ["new", tokens[1]]
+    assert [stored(row, name) for row in rows] == ["mine", getattr(rows[1], name)]
+    read = Table(column_of(label), "default", also=also).reread([row.pk for row in rows])
+    assert [read[row.pk][:3] for row in rows] == [
+        (rows[0].pk, "new", "mine"),
+        (rows[1].pk, tokens[1], getattr(rows[1], name)),
+    ]
+
+
+@pytest.mark.parametrize(
+    "old", [["\x1f", "a\x1fb"], [""], ["", ""], ['a"b\\,{}', "NULL"], ["%s", "'"]]
+)
+@pytest.mark.parametrize("label", ["fieldapp.Note.secret", "fieldapp.Vault.secret"])
+def test_any_text_can_be_swapped(db: None, label: str, old: list[str]) -> None:
+    factory = NoteFactory if "Note" in label else VaultFactory
+    factory.create_batch(len(old))
+    rows = list(factory._meta.model._base_manager.order_by("pk"))
+    for row, text in zip(rows, old, strict=True):
+        store(row, "secret", text)
+    new = [f"{text}\x1f{text}" for text in old]
+    pairs = zip(rows, old, new, strict=True)
+    swaps = [(row.pk, before, after) for row, before, after in pairs]
+    assert swap(connection, column_of(label), swaps) == len(old)
+    assert [stored(row, "secret") for row in rows] == new
+    assert swap(connection, column_of(label), [(pk, b, a) for pk, a, b in swaps]) == len(old)
+    assert [stored(row, "secret") for row in rows] == old
+
+
+@pytest.mark.parametrize("write_format", ["v1", "v2"])
+def test_what_reads_back_otherwise_is_not_written(
+    db: None, use: Use, monkeypatch: pytest.MonkeyPatch, write_format: str
+) -> None:
+    notes = NoteFactory.create_batch(2)
+    before = [stored(note, "secret") for note in notes]
+    use(NEW, OLD, WRITE_FORMAT=write_format)
+
+    class Broken:
+        """Turns every text into another one."""
+
+        def __init__(self, key: bytes) -> None:
+            self.decrypt = (cipher := AESGCM(key)).decrypt
+            self.encrypt = lambda iv, data, aad: cipher.encrypt(iv, data + b"!", aad)
+
+    monkeypatch.setattr("encryption.core.derivation.AESGCM", Broken)
+    with pytest.raises(UnverifiedError, match="reads back as another value") as caught:
+        rotate("fieldapp.Note.secret")
+    assert notes[0].secret not in str(caught.value)
+    assert [stored(note, "secret") for note in notes] == before
+
+
+def test_what_the_database_stores_otherwise_is_told(
     db: None, use: Use, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    note = NoteFactory()
-    before = stored(note, "secret")
+    """Say, a trigger that trims: what reads back is not what was written."""
+    notes = NoteFactory.create_batch(2)
     use(NEW, OLD)
-    original = Keyring.encrypt
 
-    def encrypt(self: Keyring, plaintext: str, *args: Any, **kwargs: Any) -> str:
-        return original(self, plaintext + "!", *args, **kwargs)
+    def trimming(connection: Any, column: Any, swaps: Any, also: Any) -> int:
+        return swap(connection, column, [(*one[:2], one[2][:-1]) for one in swaps], also)
 
-    monkeypatch.setattr(Keyring, "encrypt", encrypt)
-    with pytest.raises(Exception, match="read back another value") as caught:
+    monkeypatch.setattr("encryption.rotation.swap", trimming)
+    with pytest.raises(UnverifiedError, match=r"something else \(rows: 2\)") as caught:
         rotate("fieldapp.Note.secret")
-    assert note.secret not in str(caught.value)
-    assert stored(note, "secret") == before
+    assert notes[0].secret not in str(caught.value)
+    use(OLD)
+    assert [Note.objects.get(pk=note.pk).secret for note in notes] == [n.secret for n in notes]
 
 
 # -- rows that cannot be read -----------------------------------------------------------------
@@ -533,10 +611,10 @@ def test_every_query_goes_by_the_primary_key(transactional_db: None, use: Use, l
         pages = Rotation(column_of(label), "default").table
         rows = pages.stale(conf.get_keyring())
         page = next(pages.pages(rows, 1_000))
-        next(pages.pages(rows.filter(pk__gt=page[-1].pk), 1_000))
+        next(pages.pages(rows.filter(pk__gt=page[-1][0]), 1_000))
         go_by_index(connection)
-        swap(connection, column_of(label), [(row.pk, row.token, row.token + "A") for row in page])
-        pages.reread([row.pk for row in page])
+        swap(connection, column_of(label), [(row[0], row[1], row[1] + "A") for row in page])
+        pages.reread([row[0] for row in page])
     asked = [one["sql"] for one in queries if one["sql"].startswith(("SELECT", "UPDATE"))]
     assert {sql.split()[0] for sql in asked} == {"SELECT", "UPDATE"}
     for sql in asked:

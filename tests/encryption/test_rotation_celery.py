@@ -2,11 +2,8 @@
 
 import os
 import signal
-import socket
 import subprocess
-import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,59 +16,31 @@ from encryption.registry import EncryptedColumn, encrypted_columns
 from encryption.rotation import Options
 from encryption.status import column_status
 from tests.encryption.database import store, stored
-from tests.encryption.test_rotation_crashes import NEW, OLD, environment, start
+from tests.encryption.test_rotation_crashes import NEW, OLD, environment
 from tests.fieldapp.factories import NoteFactory, TenantFactory, UuidTenantFactory
 from tests.fieldapp.models import Note, Vault
+from tests.processes import BROKERS, Starts, broker, start, workers
 
 __all__ = ["environment"]
-
-BROKERS = {
-    "redis": ("redis://127.0.0.1:6379/3", 6379),
-    "rabbitmq": ("amqp://127.0.0.1:5672//", 5672),
-}
 
 
 def column(label: str) -> EncryptedColumn:
     return encrypted_columns(label)[0]
 
 
-@pytest.fixture(params=BROKERS)
-def broker(request: pytest.FixtureRequest, environment: dict[str, str]) -> dict[str, str]:
-    url, port = BROKERS[request.param]
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", port)):
-            pytest.fail(f"{request.param} does not answer on port {port}")
+@pytest.fixture(name="broker", params=BROKERS)
+def _broker(
+    request: pytest.FixtureRequest, environment: dict[str, str]
+) -> Iterator[dict[str, str]]:
     keys = {"MASTER_ENCRYPTION_KEY": NEW, "OLD_MASTER_KEY": OLD}
-    return {**environment, **keys, "CELERY_BROKER_URL": url, "CELERY_QUEUE": f"test-{uuid.uuid4()}"}
-
-
-Starts = Callable[[], "subprocess.Popen[str]"]
+    with broker(request.param, {**environment, **keys}, 3) as found:
+        yield found
 
 
 @pytest.fixture
 def start_worker(broker: dict[str, str], tmp_path: Path) -> Iterator[Starts]:
-    workers: list[subprocess.Popen[str]] = []
-
-    def start_one() -> "subprocess.Popen[str]":
-        log = (tmp_path / f"worker{len(workers)}.log").open("w")
-        arguments = ("-m", "celery", "--app", "dashtray", "worker", "--concurrency", "1")
-        worker = start(broker, *arguments, stdout=log, stderr=log, start_new_session=True)
-        log.close()
-        workers.append(worker)
-        return worker
-
-    yield start_one
-    for worker in workers:
-        if worker.poll() is None:
-            worker.terminate()
-            worker.wait(timeout=30)
-    subprocess.run(
-        [sys.executable, "-m", "celery", "--app", "dashtray", "purge", "--force"],
-        env=broker,
-        cwd=Path(__file__).parent.parent.parent,
-        stdout=subprocess.DEVNULL,
-        check=True,
-    )
+    with workers(broker, tmp_path) as start_worker:
+        yield start_worker
 
 
 def fill(rows: int) -> None:

@@ -1,18 +1,19 @@
 """Rotations that are killed while others write.
 
 Real processes on a real database: the command is killed with SIGKILL at random moments and started
-again, while a process saves new secrets all the time. ROTATION_KILLS is how often it is killed.
+again, while a process saves new secrets all the time. ROTATION_KILLS is how often it is killed;
+what was counted is added to the file ROTATION_REPORT, a line of JSON for each test.
+`python -m benchmarks.kill_rotations` is the long form.
 """
 
+import json
 import os
 import random
-import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import pytest
 from django.db import connection
@@ -23,13 +24,13 @@ from encryption.registry import encrypted_columns
 from encryption.status import column_status
 from tests.fieldapp.factories import TenantFactory, UuidTenantFactory
 from tests.fieldapp.models import Note, Vault
+from tests.processes import database_url, environment_for, start
 
 OLD = "the old master key, at least 32 characters long"
 NEW = "the new master key, at least 32 characters long"
 KILLS = int(os.environ.get("ROTATION_KILLS", "6"))
-#: Of each of two tables with two columns each; so many that most kills find something going on.
-ROWS = int(os.environ.get("ROTATION_ROWS", str(400 * KILLS)))
-CHECKOUT = Path(__file__).parent.parent.parent
+#: Of each of two tables with two columns each.
+ROWS = int(os.environ.get("ROTATION_ROWS", "2000"))
 MODELS = {"Note": Note, "Vault": Vault}
 
 
@@ -39,18 +40,9 @@ def environment(transactional_db: None, settings: Settings) -> dict[str, str]:
     name = str(connection.settings_dict["NAME"])
     if connection.vendor == "sqlite" and ("memory" in name or "mode=memory" in name):
         pytest.skip("other processes cannot see a database in memory")
-    url = {
-        "sqlite": f"sqlite:///{name}",
-        "postgresql": f"postgres://postgres@127.0.0.1:5432/{name}",
-        "mysql": f"mysql://root@127.0.0.1:3306/{name}",
-    }[connection.vendor]
     settings.ENCRYPTION = {"MASTER_KEY": OLD}
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
-    return {
-        **clean,
-        "DATABASE_URL": url,
-        "DJANGO_SETTINGS_MODULE": "tests.encryption.keys_of_environment",
-    }
+    is_file = connection.vendor == "sqlite"
+    return environment_for(f"sqlite:///{name}" if is_file else database_url(connection))
 
 
 @pytest.fixture
@@ -75,14 +67,11 @@ def rows(environment: dict[str, str]) -> dict[tuple[str, str], str]:
     }
 
 
-def start(environment: dict[str, str], *arguments: str, **options: Any) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, *arguments], env=environment, cwd=CHECKOUT, text=True, **options
-    )
-
-
-def start_rotation(environment: dict[str, str], out: IO[str]) -> "subprocess.Popen[str]":
-    keys = {"MASTER_ENCRYPTION_KEY": NEW, "OLD_MASTER_KEY": OLD}
+def start_rotation(
+    environment: dict[str, str], out: IO[str], *, back: bool = False
+) -> "subprocess.Popen[str]":
+    to, by = (OLD, NEW) if back else (NEW, OLD)
+    keys = {"MASTER_ENCRYPTION_KEY": to, "OLD_MASTER_KEY": by}
     command = ("manage.py", "rotate_master_key", "--batch-size", "100")
     return start({**environment, **keys}, *command, stdout=out, stderr=out)
 
@@ -90,12 +79,12 @@ def start_rotation(environment: dict[str, str], out: IO[str]) -> "subprocess.Pop
 class Writer:
     """The process of `crashing.py` and its log."""
 
-    def __init__(self, environment: dict[str, str], log: Path, **keys: str) -> None:
+    def __init__(self, environment: dict[str, str], log: Path, *models: str, **keys: str) -> None:
         self._log = log
         with log.open("w") as file:
             self._process = start(
                 {**environment, **keys},
-                *("-m", "tests.encryption.crashing", str(random.random())),
+                *("-m", "tests.encryption.crashing", str(random.random()), *models),
                 stdout=file,
             )
         for _ in range(600):
@@ -105,18 +94,32 @@ class Writer:
             time.sleep(0.05)
         raise AssertionError("the writer does not get ready")
 
-    def stop(self) -> list[tuple[tuple[str, str], str]]:
-        """End it after its save, and return what it committed."""
-        assert self._process.poll() is None, "the writer died"
-        self._process.send_signal(signal.SIGKILL)
+    def kill(self) -> None:
+        """End it, wherever it is."""
+        self._process.kill()
         self._process.wait()
+
+    def stop(self) -> list[tuple[tuple[str, str], str]]:
+        """End it, and return what it committed."""
+        assert self._process.poll() is None, "the writer died"
+        self.kill()
         lines = [line.split() for line in self._log.read_text().splitlines()[1:]]
         return [((line[0], line[1]), line[2]) for line in lines if len(line) == 3]
 
 
 @pytest.fixture
-def writer_log(tmp_path: Path) -> Path:
-    return tmp_path / "writer.log"
+def start_writer(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Writer]]:
+    """Start a process that saves, with its models and keys; it does not outlive the test."""
+    writers: list[Writer] = []
+
+    def start_writer(*models: str, **keys: str) -> Writer:
+        log = tmp_path / f"writer-{len(writers)}.log"
+        writers.append(Writer(environment, log, *models, **keys))
+        return writers[-1]
+
+    yield start_writer
+    for writer in writers:
+        writer.kill()
 
 
 @pytest.fixture
@@ -134,13 +137,27 @@ def await_runs(count: int) -> None:
     raise AssertionError("the rotation does not begin")
 
 
+def is_any_unfinished() -> bool:
+    return RotationRun.objects.filter(status="running").exists()
+
+
 def stale() -> int:
     columns = [*encrypted_columns("fieldapp.Note"), *encrypted_columns("fieldapp.Vault")]
     return sum(column_status(column, "default").stale for column in columns)
 
 
-def check(rows: dict[tuple[str, str], str], saved: list[tuple[tuple[str, str], str]]) -> None:
-    """Every value is there; a save that was committed and not yet written down may be as well."""
+def record(**counts: object) -> None:
+    """Add what was counted to the report."""
+    if path := os.environ.get("ROTATION_REPORT"):
+        with Path(path).open("a") as file:
+            file.write(json.dumps({"database": connection.vendor, **counts}) + "\n")
+
+
+def check(rows: dict[tuple[str, str], str], saved: list[tuple[tuple[str, str], str]]) -> int:
+    """Every value is there; a save that was committed and not yet written down may be as well.
+
+    Returns how many values were decrypted and compared.
+    """
     expected = {**rows, **dict(saved)}
     differing = []
     for name, model in MODELS.items():
@@ -152,50 +169,73 @@ def check(rows: dict[tuple[str, str], str], saved: list[tuple[tuple[str, str], s
     assert len(differing) <= 1, differing
     if differing:
         assert len(differing[0][2]) in {12, 40, 120}
+    return len(expected)
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 4])
 def test_killed_rotations_lose_nothing(
     environment: dict[str, str],
     rows: dict[tuple[str, str], str],
-    writer_log: Path,
+    start_writer: Callable[..., Writer],
     rotation_log: IO[str],
     settings: Settings,
     at_once: int,
 ) -> None:
-    writer = Writer(environment, writer_log, MASTER_ENCRYPTION_KEY=NEW, OLD_MASTER_KEY=OLD)
-    kills = max(KILLS // at_once, 2)
-    begun = alive = 0
-    for _ in range(kills):
-        running = [start_rotation(environment, rotation_log) for _ in range(at_once)]
+    writer = start_writer(MASTER_ENCRYPTION_KEY=NEW, OLD_MASTER_KEY=OLD)
+    kills = max(-(-KILLS // at_once), 2)
+    begun = alive = rounds = 0
+    # To the new key, back to the old one, and so on: every rotation has something to do. It goes
+    # on until one was killed at work, which may take some more kills on a machine that is busy.
+    while rounds < kills or not is_any_unfinished():
+        assert rounds < kills + 40, "the rotations are over before they are killed"
+        back = rounds % 2 == 1
+        running = [start_rotation(environment, rotation_log, back=back) for _ in range(at_once)]
+        rounds += 1
         begun += at_once
         await_runs(begun)
-        time.sleep(random.random() * 0.5)
+        time.sleep(random.random() * 0.2)
         for process in running:
             alive += process.poll() is None
             process.kill()
             process.wait()
     last = [start_rotation(environment, rotation_log) for _ in range(at_once)]
-    assert [process.wait(timeout=120) for process in last] == [0] * at_once, _tail(rotation_log)
+    codes = [process.wait(timeout=120) for process in last]
     saved = writer.stop()
-    assert len(saved) > kills
-    assert alive >= kills * at_once // 3, "the rotations were over before they were killed"
+    assert saved
+    # A row that was loaded before the last look and saved after it has its old token again, and
+    # the count says so: one more run, then.
+    assert set(codes) <= {0, 1}, _tail(rotation_log)
+    assert [code == 0 for code in codes].count(False) <= _tail(rotation_log).count(
+        " left to rotate"
+    )
+    assert start_rotation(environment, rotation_log).wait(timeout=120) == 0, _tail(rotation_log)
     # A record that nobody could finish does not claim that it is done.
-    assert 1 <= RotationRun.objects.filter(status="running").count() <= alive
-    assert RotationRun.objects.filter(status="done").count() >= at_once
+    unfinished = RotationRun.objects.filter(status="running").count()
+    assert 1 <= unfinished <= alive
+    assert RotationRun.objects.filter(status="done").exists()
     settings.ENCRYPTION = {"MASTER_KEY": NEW}
-    check(rows, saved)
+    compared = check(rows, saved)
     assert stale() == 0
+    record(
+        rotations_at_once=at_once,
+        kills=rounds * at_once,
+        killed_at_work=unfinished,
+        saves=len(saved),
+        values_compared=compared,
+        lost_edits=0,
+        unreadable=0,
+        stale=0,
+    )
 
 
 def test_a_worker_that_still_writes_under_the_old_key(
     environment: dict[str, str],
     rows: dict[tuple[str, str], str],
-    writer_log: Path,
+    start_writer: Callable[..., Writer],
     rotation_log: IO[str],
     settings: Settings,
 ) -> None:
-    writer = Writer(environment, writer_log, MASTER_ENCRYPTION_KEY=OLD, OLD_MASTER_KEY=NEW)
+    writer = start_writer(MASTER_ENCRYPTION_KEY=OLD, OLD_MASTER_KEY=NEW)
     codes = [start_rotation(environment, rotation_log).wait(timeout=120) for _ in range(2)]
     assert set(codes) <= {0, 1}
     saved = writer.stop()
@@ -205,7 +245,16 @@ def test_a_worker_that_still_writes_under_the_old_key(
     assert start_rotation(environment, rotation_log).wait(timeout=120) == 0, _tail(rotation_log)
     settings.ENCRYPTION = {"MASTER_KEY": NEW}
     assert stale() == 0
-    check(rows, saved)
+    compared = check(rows, saved)
+    record(
+        writer_under_old_key=True,
+        saves=len(saved),
+        stale_while_it_wrote=left,
+        values_compared=compared,
+        lost_edits=0,
+        unreadable=0,
+        stale=0,
+    )
     # It saved after the first rotation had gone by, and the count said so.
     assert left > 0
 

@@ -11,13 +11,14 @@ from uuid import UUID, uuid4
 import pytest
 from django.core.exceptions import FieldError
 from django.db import models, transaction
+from django.db.models import F
 from django.test.utils import isolate_apps
 from django.utils.safestring import mark_safe
 
 from encryption import EncryptionError, decrypt
 from encryption.fields import EncryptedTextField
 from encryption.managers import EncryptedManager
-from tests.encryption.database import stored, tables
+from tests.encryption.database import refused, stored, tables
 from tests.fieldapp.factories import TextSaltFactory
 from tests.fieldapp.models import Note, Tenant, TextSalt, UuidTenant, Vault
 
@@ -40,6 +41,13 @@ class StrippingField(models.CharField):
         value = value.strip() if isinstance(value, str) else value
         setattr(model_instance, self.attname, value)
         return value
+
+
+class TrimmingField(models.CharField):
+    """Stores another value than the instance has."""
+
+    def pre_save(self, model_instance: models.Model, add: bool) -> Any:
+        return getattr(model_instance, self.attname).strip()
 
 
 with isolate_apps("tests.fieldapp"):
@@ -97,6 +105,22 @@ with isolate_apps("tests.fieldapp"):
         class Meta:
             app_label = "fieldapp"
 
+    class Trimmed(models.Model):
+        """The same, and the instance is not told of the change."""
+
+        secret = EncryptedTextField(salt_field="realm")
+        realm = TrimmingField(max_length=50)
+
+        class Meta:
+            app_label = "fieldapp"
+
+    class Dated(models.Model):
+        secret = EncryptedTextField(salt_field="realm")
+        realm = models.DateTimeField(auto_now=True)
+
+        class Meta:
+            app_label = "fieldapp"
+
     class Lowered(models.Model):
         secret = EncryptedTextField(salt_field="realm")
         realm = LoweringField(max_length=50)
@@ -129,6 +153,13 @@ with isolate_apps("tests.fieldapp"):
         class Meta:
             app_label = "fieldapp"
 
+    class Flagged(models.Model):
+        flag = models.BooleanField()
+        secret = EncryptedTextField(salt_field="flag")
+
+        class Meta:
+            app_label = "fieldapp"
+
     class Region(models.Model):
         code = models.CharField(max_length=10, unique=True)
 
@@ -151,7 +182,20 @@ with isolate_apps("tests.fieldapp"):
             app_label = "fieldapp"
 
 
-MODELS = [*BOUND.values(), Numbered, Stripped, Lowered, Defaulting, Compound, Region, Office, Desk]
+MODELS = [
+    *BOUND.values(),
+    Trimmed,
+    Dated,
+    Numbered,
+    Stripped,
+    Lowered,
+    Defaulting,
+    Compound,
+    Flagged,
+    Region,
+    Office,
+    Desk,
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -256,8 +300,10 @@ def test_an_enum_is_the_text_that_is_stored(realm: Any) -> None:
     ("model", "realms"),
     [
         (Lowered, {"NORTH": "north", "South": "south", "east": "east"}),
+        (Stripped, {" north": "north", "south ": "south", "east": "east"}),
+        (Trimmed, {" north": "north", "south ": "south", "east": "east"}),
     ],
-    ids=["in get_prep_value"],
+    ids=["in get_prep_value", "in pre_save", "behind the instance"],
 )
 def test_a_salt_that_changes_on_its_way(model: Any, realms: dict[str, str]) -> None:
     for realm, becomes in realms.items():
@@ -271,6 +317,21 @@ def test_a_salt_that_changes_on_its_way(model: Any, realms: dict[str, str]) -> N
         row.save(update_fields=["realm"])
         assert [read.secret for read in model.objects.order_by("pk")] == ["s", "t"]
         model.objects.all().delete()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda: Dated(secret="s").save(),
+        lambda: Dated.objects.create(secret="s"),
+        lambda: Dated.objects.bulk_create([Dated(secret="s")]),
+    ],
+    ids=["save", "create", "bulk_create"],
+)
+def test_a_salt_that_changes_each_time_is_refused(write: Any) -> None:
+    with refused(FieldError, match="changes each time"):
+        write()
+    assert not Dated.objects.exists()
 
 
 def test_a_salt_that_the_database_would_choose_has_to_be_given() -> None:
@@ -360,6 +421,20 @@ class TestCompositeKeys:
         Compound.objects.bulk_update([read], ["secret"])
         assert Compound.objects.get().secret == "new"
 
+    def test_a_part_of_another_type(self) -> None:
+        for key in (["north", "1"], ("north", 1.0)):
+            made = Compound(pk=key, secret="new")
+            assert Compound.objects.bulk_update([made], ["secret"]) == 1
+            assert Compound.objects.get().secret == "new"
+
+    @pytest.mark.parametrize("change", [{"number": F("number") + 1}, {"realm": "south"}])
+    def test_its_key_is_not_updated_under_the_secret(self, change: dict[str, Any]) -> None:
+        with refused(FieldError, match="encrypted under"):
+            Compound.objects.update(**change)
+        assert Compound.objects.get(pk=("north", 1)).secret == "s"
+        Compound.objects.update(secret=None, **change)
+        assert Compound.objects.get().secret is None
+
     def test_it_is_refreshed(self) -> None:
         read = Compound.objects.get()
         read.secret = "edited"
@@ -377,3 +452,18 @@ class TestCompositeKeys:
 
 def stored_token(row: Compound) -> str:
     return Compound.objects.values_list("secret", flat=True).get(pk=row.pk).token
+
+
+def test_a_whole_number_for_a_salt_of_another_type() -> None:
+    """Django stores UUID(int=6) for 6, and True for 1."""
+    tenant = UuidTenant.objects.create(id=6)
+    Vault.objects.create(tenant=tenant, secret="s", host="a")
+    Vault.objects.bulk_create([Vault(tenant_id=6, secret="t", host="b")])
+    made = Vault.objects.create(tenant_id=6, host="c")
+    made.secret = "u"
+    assert made.secret == "u"
+    made.save(update_fields=["secret"])
+    assert [read.secret for read in Vault.objects.order_by("host")] == ["s", "t", "u"]
+    Flagged.objects.create(flag=1, secret="s")
+    Flagged.objects.create(flag=0, secret="s")
+    assert [read.secret for read in Flagged.objects.all()] == ["s", "s"]

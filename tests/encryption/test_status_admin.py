@@ -3,9 +3,10 @@
 from datetime import timedelta
 
 import pytest
+from django.contrib.admin import AdminSite
 from django.contrib.auth.models import Permission, User
-from django.test import Client
-from django.urls import reverse
+from django.test import Client, RequestFactory
+from django.urls import reverse, reverse_lazy
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -55,6 +56,28 @@ def test_the_status_page_needs_its_permission(client: Client, db: None) -> None:
     assert url not in client.get(reverse("admin:encryption_rotationrun_changelist")).text
 
 
+@pytest.mark.parametrize(
+    "page", [reverse_lazy("admin:index"), reverse_lazy("admin:app_list", args=["encryption"])]
+)
+def test_the_index_links_to_the_status_page(client: Client, db: None, page: str) -> None:
+    link = f'href="{reverse("admin:encryption_status")}"'
+    assert link in staff(client, "view_status").get(page).text
+    User.objects.get(username="staff").user_permissions.set(
+        Permission.objects.filter(codename="view_rotationrun")
+    )
+    text = client.get(page).text
+    assert reverse("admin:encryption_rotationrun_changelist") in text
+    assert link not in text
+
+
+def test_a_site_without_the_runs_has_no_link(rf: RequestFactory, admin_user: User) -> None:
+    request = rf.get("/")
+    request.user = admin_user
+    site = AdminSite(name="other")
+    site.register(User)
+    assert [app["app_label"] for app in site.get_app_list(request)] == ["auth"]
+
+
 def test_the_status_page_has_a_bar_for_each_column(
     client: Client, settings: Settings, db: None
 ) -> None:
@@ -74,9 +97,16 @@ def test_the_status_page_has_a_bar_for_each_column(
     assert '<rect x="0.00" width="80.00"' in text
     assert '<rect x="80.00" width="240.00"' in text
     assert '<rect x="320.00" width="80.00"' in text
-    assert "1 rows are under key 00000000" in " ".join(text.split())
+    assert "1 row is under key 00000000, which the keyring lacks." in " ".join(text.split())
+    assert f"The primary key is {new}, the fallback keys are {old}." in " ".join(text.split())
     assert "fieldapp.Vault.data: no values" in text
     assert note.secret not in text
+
+
+def test_without_fallback_keys_the_status_page_says_so(client: Client, db: None) -> None:
+    text = staff(client, "view_status").get(reverse("admin:encryption_status")).text
+    key = conf.get_keyring().primary.key_id
+    assert f"The primary key is {key}; there are no fallback keys." in " ".join(text.split())
 
 
 def test_the_status_page_without_a_key(client: Client, settings: Settings, db: None) -> None:

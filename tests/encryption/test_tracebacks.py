@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from django.core.exceptions import FieldError, ImproperlyConfigured
 from django.db import DatabaseError, transaction
+from django.db.models import F
+from django.db.models.functions import Coalesce, Length
 from django.test import RequestFactory, override_settings
 from django.views.debug import ExceptionReporter
 
@@ -20,7 +22,7 @@ from encryption import DecryptionError, EncryptionError, conf, decrypt, encrypt
 from encryption.core import tokens
 from tests.encryption.database import store, stored
 from tests.fieldapp.factories import NoteFactory
-from tests.fieldapp.models import Note, Tenant
+from tests.fieldapp.models import Indexed, Note, Short, Tenant
 
 pytestmark = pytest.mark.django_db
 
@@ -101,9 +103,7 @@ def test_bytes_that_are_no_text(note: Note, tenant: Tenant, hidden: Hidden) -> N
     key = master.tenant_key(str(tenant.pk))
     iv = bytes(12)
     data = hidden.text.encode() + b"\xff"
-    sealed = key.cipher.encrypt(
-        iv, data, tokens.associated_data(master.key_id, "fieldapp.note.secret")
-    )
+    sealed = key.encrypt(iv, data, tokens.associated_data(master.key_id, "fieldapp.note.secret"))
     store(note, "secret", tokens.build_v2(master.prefix, key.commitment + iv + sealed))
     read = Note.objects.get()
     pages = _pages(lambda: read.secret, DecryptionError)
@@ -185,6 +185,45 @@ def test_the_functions(hidden: Hidden, tenant: Tenant) -> None:
         lambda: encrypt([hidden.text], 1),
     ):
         assert hidden.text not in _pages(fail, (DecryptionError, TypeError))
+
+
+# Of a query that is evaluated, the SQL: a traceback with variables takes the repr of a queryset,
+# which evaluates it once more, whoever refuses it.
+REFUSED_QUERIES: dict[str, Callable[[], Any]] = {
+    "exact": lambda: Note.objects.filter(secret="x"),
+    "exact in a relation": lambda: Tenant.objects.filter(note__secret="x"),
+    "contains": lambda: Note.objects.filter(secret__contains="x"),
+    "order": lambda: str(Note.objects.order_by("secret").query),
+    "function": lambda: str(Note.objects.annotate(x=Length("secret")).query),
+    "intersection": lambda: str(
+        Note.objects.values("secret").intersection(Note.objects.values("secret")).query
+    ),
+    "blind exact of a text that is none": lambda: Indexed.objects.filter(secret=5),
+    "blind exact of an expression": lambda: Indexed.objects.filter(secret=F("name")),
+    "blind in of a text": lambda: Indexed.objects.filter(secret__in="x"),
+    "blind in of bytes": lambda: Indexed.objects.filter(secret__in=b"x"),
+    "blind in with an expression": lambda: Indexed.objects.filter(secret__in=["x", F("name")]),
+    "blind lookup of a column of a function": lambda: str(
+        Indexed.objects.annotate(x=Coalesce("secret", "secret")).filter(x="x").query
+    ),
+    "blind lookup without a tenant": lambda: str(Indexed.objects.filter(data__auth__key="x").query),
+    "no index of the key": lambda: Indexed.objects.filter(data__auth__other="x"),
+    "no index of the whole": lambda: Indexed.objects.filter(data="x"),
+    "key that is no text": lambda: Indexed.objects.filter(data__auth__key=object()),
+    "key in a select": lambda: str(Indexed.objects.annotate(x=F("data__auth__key")).query),
+    "truncated": lambda: str(Short.objects.filter(secret="x", tenant=1).query),
+    "an index itself": lambda: Indexed.objects.filter(secret_index="x"),
+    "update": lambda: Note.objects.update(secret=F("note")),
+}
+
+
+@pytest.mark.parametrize("query", REFUSED_QUERIES.values(), ids=list(REFUSED_QUERIES))
+def test_a_refused_query_is_shown_with_its_variables(query: Callable[[], Any]) -> None:
+    """What is refused while it is being made stands half made in a frame, and has a repr."""
+    pages = _pages(query, (FieldError, TypeError))
+    assert "fieldapp." in pages
+    assert "FieldError" in pages or "TypeError" in pages
+    assert "AttributeError" not in pages
 
 
 # -- master keys --------------------------------------------------------------------------------

@@ -11,9 +11,10 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils.connection import ConnectionDoesNotExist
 
 from encryption.conf import get_keyring
+from encryption.core.keyring import Keyring
 from encryption.rotation import ColumnReport, Options, Rotation
 from encryption.runs import places
-from encryption.status import column_status, missing_keys
+from encryption.status import ColumnStatus, column_status, missing_key_text, missing_keys
 
 
 class Command(BaseCommand):
@@ -61,13 +62,22 @@ class Command(BaseCommand):
             }
             self.stdout.write(json.dumps(result, indent=2))
         else:
-            self._tell(found, missing, verified)
+            self._tell(keyring, found, missing, verified)
         if failed or (options["fail_if_stale"] and (stale or missing)):
             sys.exit(1)
 
-    def _tell(self, found: Any, missing: dict[str, int], verified: list[ColumnReport]) -> None:
-        primary = get_keyring().primary.key_id
+    def _tell(
+        self,
+        keyring: Keyring,
+        found: list[ColumnStatus],
+        missing: dict[str, int],
+        verified: list[ColumnReport],
+    ) -> None:
+        primary, *fallbacks = keyring.key_ids()
         self.stdout.write(f"primary key {primary}")
+        self.stdout.write(
+            f"fallback keys {', '.join(fallbacks)}" if fallbacks else "no fallback keys"
+        )
         for one in found:
             parts = [
                 f"{count} under {key_id}{' (primary)' if key_id == primary else ''}"
@@ -77,14 +87,17 @@ class Command(BaseCommand):
                 f"{one.label} [{one.database}]: {', '.join(parts) or 'no values'}; "
                 f"{one.empty} empty; {one.stale} stale"
             )
+            for name, counts in one.indexes.items():
+                told = ", ".join(f"{count} under {key_id}" for key_id, count in counts.items())
+                self.stdout.write(f"  index {name}: {told or 'no values'}")
         for key_id, count in missing.items():
             self.stdout.write(
-                f"MISSING KEY {key_id}: {count} rows need it and the keyring lacks it. Put it "
-                "into MASTER_ENCRYPTION_KEY_FALLBACKS and run rotate_master_key."
+                f"MISSING KEY: {missing_key_text(key_id, count)}. Put it into "
+                "MASTER_ENCRYPTION_KEY_FALLBACKS and run rotate_master_key."
             )
         for report in verified:
             self.stdout.write(
-                f"{report.label} [{report.database}]: {report.examined} decrypted, "
+                f"{report.label} [{report.database}]: {report.examined - report.failed} decrypted, "
                 f"{report.failed} failed"
             )
             for failure in report.failures:

@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand
 class Command(BaseCommand):
     help = (
         "Print a new random master key (256 bits, 64 hex digits). Store it where secrets are "
-        "kept, and set MASTER_ENCRYPTION_KEY to it."
+        "kept, and set the environment variable MASTER_ENCRYPTION_KEY to it."
     )
     # It has to run before there is a key, and so before the checks pass.
     requires_system_checks: list[str] = []

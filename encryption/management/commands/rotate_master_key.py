@@ -5,19 +5,30 @@ import sys
 import time
 from argparse import ArgumentParser, ArgumentTypeError
 from collections import Counter
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.utils.connection import ConnectionDoesNotExist
+from django.utils.translation import ngettext
 
 from encryption.conf import get_keyring
+from encryption.core import tokens
 from encryption.management.terminal import Progress, StopSignal
 from encryption.models import RotationRun
-from encryption.ranges import DEFAULT_ROWS_PER_TASK, collect, plan, stale_rows, stop
-from encryption.rotation import DEFAULT_BATCH_SIZE, Options
-from encryption.runs import Place, Run, places, whoami
+from encryption.processes import Workers, can_fork
+from encryption.ranges import DEFAULT_ROWS_PER_TASK, collect, plan, stop, sweep
+from encryption.rotation import (
+    DEFAULT_BATCH_SIZE,
+    MOST_ROWS_OF_A_PAGE,
+    ColumnReport,
+    Options,
+    Rotation,
+)
+from encryption.runs import Place, Run, places, whoami, written_text
+from encryption.status import column_status
 
 _SECONDS_BETWEEN_LINES = 10.0
 _SECONDS_BETWEEN_QUESTIONS = 0.5
@@ -42,7 +53,7 @@ class Command(BaseCommand):
         parser.add_argument("--database", metavar="ALIAS", help="Only this database.")
         parser.add_argument(
             "--batch-size",
-            type=_positive,
+            type=_batch,
             default=DEFAULT_BATCH_SIZE,
             help=f"Rows of one page and one transaction (default {DEFAULT_BATCH_SIZE}).",
         )
@@ -57,13 +68,22 @@ class Command(BaseCommand):
             "Ctrl-C stops them after their current pages.",
         )
         parser.add_argument(
+            "--processes",
+            type=_positive,
+            default=1,
+            metavar="N",
+            help="Rotate in N processes of this machine, in ranges of primary keys (default 1).",
+        )
+        parser.add_argument(
             "--rows-per-task",
             type=_positive,
-            default=DEFAULT_ROWS_PER_TASK,
-            help=f"With --celery: rows of one task (default {DEFAULT_ROWS_PER_TASK}).",
+            metavar="N",
+            help="With --celery or --processes: rows of one range at most "
+            f"(default {DEFAULT_ROWS_PER_TASK}).",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        _check_ranges(options)
         try:
             get_keyring()
             chosen = places(options["model"], options["database"])
@@ -79,12 +99,16 @@ class Command(BaseCommand):
         if options["celery"]:
             self._with_celery(chosen, how, stop_signal, options)
             return
+        if options["processes"] > 1:
+            self._with_processes(chosen, how, stop_signal, options)
+            return
         progress = Progress(self, chosen, quiet=options["json"])
         run = Run(chosen, how, whoami(), progress)
         with stop_signal:
             run.execute()
         progress.end()
-        self._tell(run, options)
+        failures = [asdict(failure) for report in run.reports for failure in report.failures]
+        self._tell(run.record, failures, run.stale, options)
         if run.stopped or run.failed or run.stale:
             sys.exit(1)
 
@@ -97,24 +121,45 @@ class Command(BaseCommand):
                 "commands may run at once.",
                 returncode=2,
             )
-        run = plan(chosen, how, f"{whoami()} (Celery)"[:200], options["rows_per_task"])
+        run = plan(chosen, how, f"{whoami()} (Celery)"[:200], _rows_per_task(options))
         with stop_signal:
             self._send(run)
             self._wait_for(run, stop_signal, options)
-        run = collect(run.pk)
-        stale = stale_rows(chosen)
-        if options["json"]:
-            self.stdout.write(json.dumps(_record_as_json(run, stale), indent=2))
-        else:
-            for counts in run.columns:
-                self.stdout.write(
-                    f"{counts['column']} [{counts['database']}]: {counts['rotated']} "
-                    f"{'would be ' if run.dry_run else ''}rotated, "
-                    f"{counts['changed_meanwhile']} changed meanwhile, {counts['failed']} failed"
-                )
-            for failure in run.failures:
-                self.stderr.write(f"  {failure['label']} pk={failure['pk']}: {failure['reason']}")
-            self._tell_rest(run, stale)
+        self._tell_parts(run.pk, sweep(run.pk, chosen, how), options)
+
+    def _with_processes(
+        self, chosen: list[Place], how: Options, stop_signal: StopSignal, options: dict[str, Any]
+    ) -> None:
+        count = options["processes"]
+        if not can_fork():
+            raise CommandError("--processes needs a system that can fork.", returncode=2)
+        progress = Progress(self, chosen, quiet=options["json"])
+        statuses = [column_status(column, alias) for column, alias in chosen]
+        # Some parts for each process, so that none waits long for the last one.
+        stale = sum(status.stale for status in statuses)
+        size = min(_rows_per_task(options), -(-stale // (4 * count)))
+        for (column, alias), status in zip(chosen, statuses, strict=True):
+            if {tokens.V1, "plaintext"} & status.keys.keys():
+                Rotation(column, alias, how).derive_ahead()
+        if how.rate_limit is not None:
+            how = replace(how, rate_limit=how.rate_limit / count)
+        run = plan(chosen, how, whoami(), max(size, how.batch_size))
+        workers = Workers(run.pk, count)
+        with stop_signal, workers.running():
+            while not workers.wait(_SECONDS_BETWEEN_QUESTIONS):
+                if stop_signal():
+                    stop(run.pk)
+                for counts in collect(run.pk).columns:
+                    done = counts["examined"]
+                    progress(ColumnReport(counts["column"], counts["database"], examined=done))
+        progress.end()
+        if workers.broken:
+            self.stderr.write(f"Of {count} processes {workers.broken} ended by an error.")
+        self._tell_parts(run.pk, sweep(run.pk, chosen, how), options)
+
+    def _tell_parts(self, run_id: int, stale: int, options: dict[str, Any]) -> None:
+        run = collect(run_id)
+        self._tell(run, run.failures, stale, options)
         if run.status != RotationRun.Status.DONE or (stale and not run.dry_run):
             sys.exit(1)
 
@@ -148,32 +193,37 @@ class Command(BaseCommand):
             if not options["json"] and time.monotonic() - told >= _SECONDS_BETWEEN_LINES:
                 told = time.monotonic()
                 self.stdout.write(
-                    f"{left} of {sum(counts.values())} tasks are left"
+                    f"Tasks left: {left} of {sum(counts.values())}"
                     + ("" if counts[RotationRun.Status.RUNNING] else "; is a worker running?")
                 )
             time.sleep(_SECONDS_BETWEEN_QUESTIONS)
 
-    def _tell(self, run: Run, options: dict[str, Any]) -> None:
+    def _tell(
+        self,
+        record: RotationRun,
+        failures: list[dict[str, Any]],
+        stale: int,
+        options: dict[str, Any],
+    ) -> None:
         if options["json"]:
-            self.stdout.write(json.dumps(_record_as_json(run.record, run.stale), indent=2))
+            self.stdout.write(json.dumps(_record_as_json(record, stale), indent=2))
             return
-        verb = "would be rotated" if run.record.dry_run else "rotated"
-        for report in run.reports:
+        for counts in record.columns:
             self.stdout.write(
-                f"{report.label} [{report.database}]: {report.rotated} {verb}, "
-                f"{report.changed} changed meanwhile, {report.failed} failed"
+                f"{counts['column']} [{counts['database']}]: "
+                f"{written_text(counts, dry_run=record.dry_run)}, "
+                f"{counts['changed_meanwhile']} changed meanwhile, {counts['failed']} failed"
             )
-            for failure in report.failures:
-                self.stderr.write(f"  {report.label} pk={failure.pk}: {failure.reason}")
-            if report.failed > len(report.failures):
-                self.stderr.write(f"  and {report.failed - len(report.failures)} more")
-        self._tell_rest(run.record, run.stale)
-
-    def _tell_rest(self, record: RotationRun, stale: int) -> None:
+        for failure in failures:
+            self.stderr.write(f"  {failure['label']} pk={failure['pk']}: {failure['reason']}")
+        more = sum(counts["failed"] for counts in record.columns) - len(failures)
+        if more:
+            self.stderr.write(f"  and {more} more")
         if record.status == RotationRun.Status.STOPPED:
             self.stdout.write("Stopped after the current page. Run it again to go on from there.")
         if stale and not record.dry_run:
-            self.stdout.write(f"{stale} rows are not under key {record.to_key_id} yet.")
+            left = ngettext("row is left", "rows are left", stale)
+            self.stdout.write(f"{stale} {left} to rotate to key {record.to_key_id}.")
         elif record.status == RotationRun.Status.DONE and not record.dry_run:
             self.stdout.write(f"All rows are under key {record.to_key_id}.")
 
@@ -190,6 +240,25 @@ def _record_as_json(record: RotationRun, stale: int) -> dict[str, Any]:
         "failed": sum(counts["failed"] for counts in record.columns),
         "stale": stale,
     }
+
+
+def _check_ranges(options: dict[str, Any]) -> None:
+    if options["celery"] and options["processes"] > 1:
+        raise CommandError("--celery and --processes exclude each other.", returncode=2)
+    if options["rows_per_task"] and not options["celery"] and options["processes"] == 1:
+        raise CommandError(
+            "--rows-per-task needs --celery, or --processes with more than one.", returncode=2
+        )
+
+
+def _rows_per_task(options: dict[str, Any]) -> int:
+    return int(options["rows_per_task"] or DEFAULT_ROWS_PER_TASK)
+
+
+def _batch(text: str) -> int:
+    if _positive(text) > MOST_ROWS_OF_A_PAGE:
+        raise ArgumentTypeError(f"a whole number from 1 to {MOST_ROWS_OF_A_PAGE}")
+    return int(text)
 
 
 def _positive(text: str) -> int:

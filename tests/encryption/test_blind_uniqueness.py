@@ -1,0 +1,494 @@
+"""Unique blind indexes: in forms, in the database, and across the keys of a rotation."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django import forms
+from django.core import serializers as fixtures
+from django.core.exceptions import NON_FIELD_ERRORS, FieldError, ValidationError
+from django.db import IntegrityError, connection, models, transaction
+from django.db.models import F
+from django.test.utils import isolate_apps
+from pytest_django import DjangoAssertNumQueries, Settings
+from rest_framework import serializers
+
+from encryption.fields import BlindIndexField, EncryptedTextField
+from encryption.managers import EncryptedManager
+from tests.encryption.conftest import OTHER_KEY
+from tests.encryption.database import refused, store, stored, tables
+from tests.encryption.matching import expect_indexes
+from tests.fieldapp.models import Once, Tenant
+
+pytestmark = pytest.mark.django_db
+
+MARK = "PLAINTEXT"
+
+
+@pytest.fixture
+def row(tenant: Tenant) -> Once:
+    return Once.objects.create(tenant=tenant, secret=MARK, label="l", code="CODE")
+
+
+@pytest.fixture
+def rotating(row: Once, settings: Settings) -> Once:
+    """A row under what is the old key by now."""
+    primary = os.environ["MASTER_ENCRYPTION_KEY"]
+    settings.ENCRYPTION = {"MASTER_KEY": OTHER_KEY, "MASTER_KEY_FALLBACKS": [primary]}
+    return row
+
+
+# -- validation ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("when", ["one key", "two keys"])
+def test_validation_names_the_secret_and_not_the_value(
+    row: Once, other_tenant: Tenant, settings: Settings, when: str
+) -> None:
+    if when == "two keys":
+        primary = os.environ["MASTER_ENCRYPTION_KEY"]
+        settings.ENCRYPTION = {"MASTER_KEY": OTHER_KEY, "MASTER_KEY_FALLBACKS": [primary]}
+    same = Once(tenant=row.tenant, secret=MARK)
+    for validate in (same.full_clean, same.validate_unique):
+        with pytest.raises(ValidationError) as caught:
+            validate()
+        assert caught.value.message_dict == {"secret": ["Once with this Secret already exists."]}
+        assert caught.value.error_dict["secret"][0].code == "unique"
+        assert MARK not in repr(caught.value)
+    same.validate_unique(exclude=["secret"])
+    Once(tenant=other_tenant, secret=MARK).full_clean()
+    Once(tenant=row.tenant, secret="another").full_clean()
+    Once(tenant=row.tenant, secret=None).full_clean()
+    row.full_clean()
+    row.secret = MARK
+    row.full_clean()
+    loaded = Once.objects.get()
+    loaded.full_clean()
+    assert loaded.secret == MARK
+
+
+def test_constraints_with_a_condition(row: Once, other_tenant: Tenant) -> None:
+    def other(**changes: Any) -> Once:
+        return Once(**{"tenant": other_tenant, "label": "l", "code": "CODE", **changes})
+
+    for validate in (other().full_clean, other().validate_constraints):
+        with pytest.raises(ValidationError) as caught:
+            validate()
+        assert caught.value.message_dict == {"code": ["Once with this Code already exists."]}
+    other(label="m").full_clean()
+    other(code="else").full_clean()
+    other(is_active=False).full_clean()
+    other().validate_constraints(exclude=["label"])
+    row.is_active = False
+    row.save()
+    other().full_clean()
+
+
+def test_validation_without_a_tenant_or_a_readable_value(row: Once) -> None:
+    Once(secret=MARK).validate_unique()
+    bad: Any = object()
+    Once(tenant=row.tenant, secret=bad).validate_unique()
+    token = stored(row, "secret")
+    store(row, "secret", token[:-6] + "AAAAAA")
+    Once.objects.get().validate_unique()
+
+
+class OnceForm(forms.ModelForm):
+    class Meta:
+        model = Once
+        fields = ("tenant", "secret", "label", "code")
+
+
+def test_forms(row: Once) -> None:
+    data = {"tenant": row.tenant_id, "secret": MARK, "label": "l", "code": "CODE"}
+    form = OnceForm(data)
+    assert not form.is_valid()
+    assert form.errors == {
+        "secret": ["Once with this Secret already exists."],
+        "code": ["Once with this Code already exists."],
+    }
+    assert MARK not in str(form)
+    assert NON_FIELD_ERRORS not in form.errors
+    # What is stored is kept where the input is left empty, and is not its own duplicate.
+    kept = OnceForm({"tenant": row.tenant_id, "label": "m"}, instance=Once.objects.get())
+    assert kept.is_valid(), kept.errors
+    kept.save()
+    assert Once.objects.get().secret == MARK
+    expect_indexes(Once)
+
+
+class OnceSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = Once
+        fields = "__all__"
+
+
+def test_rest(row: Once) -> None:
+    data = {"tenant": row.tenant_id, "secret": MARK, "label": "l"}
+    serializer = OnceSerializer(data=data)
+    assert not serializer.is_valid()
+    assert serializer.errors == {"secret": ["Once with this Secret already exists."]}
+    assert serializer.errors["secret"][0].code == "unique"
+    assert MARK not in repr(serializer.errors)
+    other = OnceSerializer(data={**data, "secret": "another"})
+    assert other.is_valid(), other.errors
+    other.save()
+    partly = OnceSerializer(row, data={"secret": "another"}, partial=True)
+    assert not partly.is_valid()
+    same = OnceSerializer(row, data={"secret": MARK, "label": "m"}, partial=True)
+    assert same.is_valid(), same.errors
+    same.save()
+    assert Once.objects.get(pk=row.pk).label == "m"
+    expect_indexes(Once)
+
+
+def test_rest_shows_no_index(row: Once) -> None:
+    shown = OnceSerializer(row).data
+    assert "b2:" not in repr(shown)
+    assert shown["secret"] == {"set": True}
+    assert "secret_index" not in shown
+
+
+# -- the database -------------------------------------------------------------------------------
+
+
+def test_the_database_refuses_a_second_one(row: Once, other_tenant: Tenant) -> None:
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Once.objects.create(tenant=row.tenant, secret=MARK)
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Once.objects.bulk_create([Once(tenant=row.tenant, secret=MARK)])
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Once.objects.bulk_create([Once(tenant=row.tenant, secret="x") for _ in range(2)])
+    other = Once.objects.create(tenant=other_tenant, secret=MARK)
+    other.tenant = row.tenant
+    with pytest.raises(IntegrityError), transaction.atomic():
+        other.save()
+    with pytest.raises(IntegrityError), transaction.atomic():
+        other.save(update_fields=["tenant"])
+    if connection.features.supports_partial_indexes:
+        with pytest.raises(IntegrityError), transaction.atomic():
+            Once.objects.create(tenant=other_tenant, label="l", code="CODE")
+    assert Once.objects.get_or_create(tenant=row.tenant, secret=MARK) == (row, False)
+    Once.objects.bulk_create([Once(tenant=row.tenant, secret=None) for _ in range(2)])
+
+
+def test_upserts_by_the_index(row: Once, tenant: Tenant) -> None:
+    if not connection.features.supports_update_conflicts_with_target:
+        pytest.skip("this database has no target of an upsert")
+    Once.objects.bulk_create(
+        [Once(tenant=tenant, secret=MARK, label="taken over")],
+        update_conflicts=True,
+        unique_fields=["secret_index"],
+        update_fields=["label"],
+    )
+    assert Once.objects.get().label == "taken over"
+    expect_indexes(Once)
+
+
+# -- two keys -----------------------------------------------------------------------------------
+
+
+def create(row: Once) -> Once:
+    return Once(tenant=row.tenant, secret=MARK)
+
+
+def saved(**changes: Any) -> Once:
+    made = Once.objects.create(**{"secret": "else", **changes})
+    return Once.objects.get(pk=made.pk)
+
+
+def by_save(row: Once, other: Tenant) -> None:
+    Once(tenant=row.tenant, secret=MARK).save()
+
+
+def by_create(row: Once, other: Tenant) -> None:
+    Once.objects.create(tenant=row.tenant, secret=MARK)
+
+
+def by_bulk_create(row: Once, other: Tenant) -> None:
+    Once.objects.bulk_create(
+        [Once(tenant=row.tenant, secret="x"), Once(tenant=row.tenant, secret=MARK)]
+    )
+
+
+def by_plain_bulk_create(row: Once, other: Tenant) -> None:
+    models.QuerySet(Once).bulk_create([Once(tenant=row.tenant, secret=MARK)])
+
+
+def by_upsert(row: Once, other: Tenant) -> None:
+    options: dict[str, Any] = {}
+    if connection.features.supports_update_conflicts_with_target:
+        options["unique_fields"] = ["id"]
+    Once.objects.bulk_create(
+        [Once(tenant=row.tenant, secret=MARK)],
+        update_conflicts=True,
+        update_fields=["secret", "tenant", "code", "label", "is_active"],
+        **options,
+    )
+
+
+def by_update(row: Once, other: Tenant) -> None:
+    changed = saved(tenant=row.tenant)
+    changed.secret = MARK
+    changed.save()
+
+
+def by_partial_update(row: Once, other: Tenant) -> None:
+    changed = saved(tenant=row.tenant)
+    changed.secret = MARK
+    changed.save(update_fields=["secret"])
+
+
+def by_a_move(row: Once, other: Tenant) -> None:
+    changed = saved(tenant=other, secret=MARK)
+    changed.tenant = row.tenant
+    changed.save()
+
+
+def by_a_partial_move(row: Once, other: Tenant) -> None:
+    changed = saved(tenant=other, secret=MARK)
+    changed.tenant = row.tenant
+    changed.secret = "not saved"
+    changed.save(update_fields=["tenant"])
+
+
+def by_bulk_update(row: Once, other: Tenant) -> None:
+    changed = saved(tenant=row.tenant)
+    changed.secret = MARK
+    Once.objects.bulk_update([changed], ["secret"])
+
+
+def by_bulk_update_beside_it(row: Once, other: Tenant) -> None:
+    changed = saved(tenant=row.tenant)
+    changed.secret = MARK
+    Once.objects.bulk_update([changed, Once.objects.get(pk=row.pk)], ["secret"])
+
+
+def by_a_bulk_move(row: Once, other: Tenant) -> None:
+    changed = saved(tenant=other, secret=MARK)
+    changed.tenant = row.tenant
+    Once.objects.bulk_update([changed], ["tenant"])
+
+
+def by_a_label(row: Once, other: Tenant) -> None:
+    changed = saved(tenant=row.tenant, code="CODE", label="m")
+    changed.label = "l"
+    changed.save(update_fields=["label"])
+
+
+def by_a_bulk_label(row: Once, other: Tenant) -> None:
+    changed = saved(tenant=row.tenant, code="CODE", label="m")
+    changed.label = "l"
+    Once.objects.bulk_update([changed], ["label"])
+
+
+def by_a_bulk_label_of_a_key_as_text(row: Once, other: Tenant) -> None:
+    changed = saved(tenant=row.tenant, code="CODE", label="m")
+    Once.objects.bulk_update([Once(pk=str(changed.pk), label="l")], ["label"])
+
+
+def by_a_condition(row: Once, other: Tenant) -> None:
+    changed = saved(tenant=row.tenant, code="CODE", label="l", is_active=False)
+    changed.is_active = True
+    changed.save()
+
+
+def by_a_part_of_a_condition(row: Once, other: Tenant) -> None:
+    changed = saved(tenant=row.tenant, code="CODE", label="l", is_active=False)
+    changed.is_active = True
+    changed.save(update_fields=["is_active"])
+
+
+def by_a_bulk_condition(row: Once, other: Tenant) -> None:
+    changed = saved(tenant=row.tenant, code="CODE", label="l", is_active=False)
+    changed.is_active = True
+    Once.objects.bulk_update([changed], ["is_active"])
+
+
+def by_a_label_beside_a_condition_that_is_not_saved(row: Once, other: Tenant) -> None:
+    changed = saved(tenant=row.tenant, code="CODE", label="m")
+    changed.label, changed.is_active = "l", False
+    changed.save(update_fields=["label"])
+
+
+def by_a_fixture(row: Once, other: Tenant) -> None:
+    changed = saved(tenant=row.tenant, code="CODE", label="m")
+    changed.label = "l"
+    for one in fixtures.deserialize("json", fixtures.serialize("json", [changed])):
+        one.save()
+
+
+def by_a_fixture_of_a_new_row(row: Once, other: Tenant) -> None:
+    changed = saved(tenant=row.tenant, code="CODE", label="m")
+    changed.label = "l"
+    fixture = fixtures.serialize("json", [changed])
+    Once.objects.filter(pk=changed.pk).delete()
+    for one in fixtures.deserialize("json", fixture):
+        one.save()
+
+
+WRITES: list[Callable[[Once, Tenant], None]] = [
+    by_save,
+    by_create,
+    by_bulk_create,
+    by_plain_bulk_create,
+    by_upsert,
+    by_update,
+    by_partial_update,
+    by_a_move,
+    by_a_partial_move,
+    by_bulk_update,
+    by_bulk_update_beside_it,
+    by_a_bulk_move,
+    by_a_label,
+    by_a_bulk_label,
+    by_a_bulk_label_of_a_key_as_text,
+    by_a_condition,
+    by_a_part_of_a_condition,
+    by_a_bulk_condition,
+    by_a_label_beside_a_condition_that_is_not_saved,
+    by_a_fixture,
+    by_a_fixture_of_a_new_row,
+]
+
+
+@pytest.mark.parametrize("write", WRITES, ids=[one.__name__ for one in WRITES])
+def test_no_write_makes_a_second_one_under_another_key(
+    rotating: Once, other_tenant: Tenant, write: Callable[[Once, Tenant], None]
+) -> None:
+    with pytest.raises(IntegrityError) as caught, transaction.atomic():
+        write(rotating, other_tenant)
+    assert MARK not in str(caught.value)
+    assert "another master key" in str(caught.value)
+    assert Once.objects.filter(tenant=rotating.tenant, secret=MARK).count() == 1
+    assert Once.objects.filter(code="CODE", label="l", is_active=True).count() == 1
+    expect_indexes(Once)
+
+
+def _twin(row: Once) -> Once:
+    """The same code under the other key, beside another label."""
+    return Once.objects.create(tenant=row.tenant, secret="else", code="CODE", label="m")
+
+
+def _upsert(row: Once, *names: str) -> None:
+    options: dict[str, Any] = {}
+    if connection.features.supports_update_conflicts_with_target:
+        options["unique_fields"] = ["id"]
+    made = Once(id=_twin(row).pk, tenant=row.tenant, secret="new", label="l", code="new")
+    Once.objects.bulk_create([made], update_conflicts=True, update_fields=[*names], **options)
+
+
+REFUSED: dict[str, Callable[[Once], object]] = {
+    "a label": lambda row: Once.objects.filter(pk=_twin(row).pk).update(label="l"),
+    "a condition": lambda row: Once.objects.filter(pk=_twin(row).pk).update(is_active=True),
+    "an expression": lambda row: Once.objects.filter(pk=_twin(row).pk).update(label=F("label")),
+    "a plain queryset": lambda row: models.QuerySet(Once).update(label="l"),
+    "a plain bulk_update": lambda row: models.QuerySet(Once).bulk_update([row], ["label"]),
+    "an upsert of a label": lambda row: _upsert(row, "label"),
+    "an upsert of a code": lambda row: _upsert(row, "code", "tenant", "secret"),
+}
+
+
+@pytest.mark.parametrize("write", REFUSED.values(), ids=list(REFUSED))
+def test_what_nobody_can_look_for_duplicates_of_is_refused(
+    rotating: Once, write: Callable[[Once], object]
+) -> None:
+    with refused(FieldError, "two master keys are live"):
+        write(rotating)
+    assert Once.objects.filter(code="CODE", label="l", is_active=True).count() == 1
+
+
+def test_what_makes_no_duplicates_is_let_through(rotating: Once, other_tenant: Tenant) -> None:
+    Once.objects.filter(pk=rotating.pk).update(label="l", code=None)
+    held = Once.objects.get(pk=rotating.pk)
+    held.is_active = True
+    held.save(update_fields=["is_active"])
+    rotating.code, rotating.label = "CODE", "x"
+    rotating.save()
+    names = ["tenant", "secret", "code", "label", "is_active"]
+    _upsert(rotating, *names)
+    rotating.is_active = False
+    rotating.save(update_fields=["is_active"])
+    twin = Once.objects.create(tenant=other_tenant, code="CODE", label="n")
+    twin.is_active = False
+    twin.label = "x"
+    twin.save(update_fields=["label", "is_active"])
+    expect_indexes(Once)
+
+
+def test_under_one_key_the_database_looks(row: Once) -> None:
+    Once.objects.update(label="m", is_active=False)
+    assert Once.objects.get().label == "m"
+
+
+def test_other_writes_work_as_ever(rotating: Once, other_tenant: Tenant) -> None:
+    rotating.save()
+    rotating.label = "x"
+    rotating.save()
+    rotating.secret = MARK
+    rotating.save()
+    Once.objects.bulk_update([rotating], ["secret", "label"])
+    Once.objects.bulk_create([Once(tenant=other_tenant, secret=MARK), Once(tenant=other_tenant)])
+    Once.objects.create(tenant=rotating.tenant, secret="else", code="CODE", label="other")
+    Once.objects.create(tenant=other_tenant, code="CODE", label="l", is_active=False)
+    found, made = Once.objects.get_or_create(tenant=rotating.tenant, secret=MARK)
+    assert (found, made) == (rotating, False)
+    fixture = fixtures.serialize("json", [rotating])
+    rotating.delete()
+    for one in fixtures.deserialize("json", fixture):
+        one.save()
+    expect_indexes(Once)
+
+
+def test_an_unreadable_row_can_be_saved(rotating: Once) -> None:
+    token = stored(rotating, "secret")
+    store(rotating, "secret", token[:-6] + "AAAAAA")
+    held = Once.objects.get()
+    held.label = "x"
+    held.save()
+    held.save(update_fields=["label"])
+    assert stored(rotating, "label") == "x"
+
+
+def test_one_key_costs_no_query(
+    row: Once, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    with django_assert_num_queries(1):
+        Once.objects.create(tenant=row.tenant, secret="else")
+    held = Once.objects.get(pk=row.pk)
+    with django_assert_num_queries(1):
+        held.save()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_composite_primary_key(settings: Settings) -> None:
+    with isolate_apps("tests.fieldapp"):
+
+        class Numbered(models.Model):
+            pk = models.CompositePrimaryKey("realm", "number")
+            realm = models.CharField(max_length=10)
+            number = models.IntegerField()
+            secret = EncryptedTextField(salt_field="realm")
+            secret_index = BlindIndexField("secret", unique=True)
+
+            objects = EncryptedManager()
+
+            class Meta:
+                app_label = "fieldapp"
+
+    with tables(Numbered):
+        held = Numbered.objects.create(realm="r", number=1, secret=MARK)
+        primary = os.environ["MASTER_ENCRYPTION_KEY"]
+        settings.ENCRYPTION = {"MASTER_KEY": OTHER_KEY, "MASTER_KEY_FALLBACKS": [primary]}
+        other = Numbered.objects.create(realm="r", number=2, secret="else")
+        Numbered.objects.bulk_create([Numbered(realm="r", number=3, secret="more")])
+        held.secret = MARK
+        held.save()
+        held.save(update_fields=["secret"])
+        other.secret = MARK
+        with pytest.raises(IntegrityError, match="another master key"), transaction.atomic():
+            other.save()
+        with pytest.raises(IntegrityError, match="another master key"), transaction.atomic():
+            Numbered.objects.bulk_create([Numbered(realm="r", number=4, secret=MARK)])
+        assert Numbered.objects.count() == 3
