@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError
-from django.db.models import Model, QuerySet
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -15,14 +15,13 @@ from django.views.decorators.debug import sensitive_variables
 
 from apikeys.forms import AIKeyForm, NewApiKeyForm, RenameForm, RotationForm
 from apikeys.models import Actor, AIKey, ApiKey, ApiKeyEvent, ApiKeyStateError
-from projects.admin import ProjectScopedAdmin, manageable_projects
+from projects.admin import ProjectScopedAdmin, RecordAdmin, manageable_projects
 from projects.roles import Role
 
 if TYPE_CHECKING:
     AIKeyModelAdmin = admin.ModelAdmin[AIKey]
-    ApiKeyEventModelAdmin = admin.ModelAdmin[ApiKeyEvent]
 else:
-    AIKeyModelAdmin = ApiKeyEventModelAdmin = admin.ModelAdmin
+    AIKeyModelAdmin = admin.ModelAdmin
 
 
 @admin.register(ApiKey)
@@ -184,9 +183,7 @@ class ApiKeyAdmin(ProjectScopedAdmin):
 
 
 @admin.register(ApiKeyEvent)
-class ApiKeyEventAdmin(ApiKeyEventModelAdmin):
-    """The record, to be read and nothing else."""
-
+class ApiKeyEventAdmin(RecordAdmin):
     list_display = ("at", "kind", "key_prefix", "actor", "project_id")
     list_filter = ("kind", "at")
     search_fields = ("key_prefix", "actor", "project_id", "api_key_id")
@@ -196,15 +193,6 @@ class ApiKeyEventAdmin(ApiKeyEventModelAdmin):
         if getattr(request.user, "is_superuser", False):
             return events  # those of projects that are gone, too
         return events.filter(project_id__in=manageable_projects(request, Role.ADMIN))
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
 
 
 @admin.register(AIKey)
@@ -241,5 +229,5 @@ class AIKeyAdmin(AIKeyModelAdmin):
             obj.user = request.user  # type: ignore[assignment]  # who is logged in here
         super().save_model(request, obj, form, change)
         if "api_key" in form.changed_data:
-            for doubt in AIKey.Provider(obj.provider).doubts(form.cleaned_data["api_key"]):
+            for doubt in obj.doubts():
                 messages.warning(request, doubt)

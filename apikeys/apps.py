@@ -1,9 +1,6 @@
-from importlib import import_module
+"""The Django app."""
 
 from django.apps import AppConfig
-from django.core import checks
-
-from apikeys.checks import check_settings
 
 
 class ApiKeysConfig(AppConfig):
@@ -12,6 +9,4 @@ class ApiKeysConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        checks.register(check_settings)
-        # The OpenAPI extension is found by being imported.
-        import_module("apikeys.schema")
+        from apikeys import checks, openapi  # noqa: F401  # register by being imported

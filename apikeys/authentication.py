@@ -13,13 +13,13 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed, ParseError, PermissionDenied
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
-from rest_framework.settings import api_settings
 
 from apikeys import tokens
 from apikeys.conf import get_settings
 from apikeys.models import ApiKey
 from apikeys.usage import record_use
 from encryption import sha256_hex
+from projects.clients import client_address
 
 SCHEME: Final = "Bearer"
 
@@ -82,7 +82,7 @@ class ApiKeyAuthentication(BaseAuthentication):
             raise AuthenticationFailed("There is no such API key.", "api_key_unknown")
         if key.status is not ApiKey.Status.ACTIVE:
             raise AuthenticationFailed(f"This API key is {key.status}.", f"api_key_{key.status}")
-        if not key.accepts_address(client_address(request)):
+        if not key.accepts_address(client_address(request._request)):
             raise AuthenticationFailed(
                 "This API key is not accepted from your address.", "api_key_address"
             )
@@ -96,21 +96,6 @@ def _may_exist(credentials: str) -> bool:
     if tokens.has_shape(credentials):
         return tokens.is_valid(credentials)
     return get_settings().accept_imported
-
-
-def client_address(request: Request) -> str:
-    """The address of the client, as the outermost proxy that is trusted saw it.
-
-    ``NUM_PROXIES`` of REST framework's settings is how many are; without it, none is, and what a
-    client says of itself in X-Forwarded-For counts for nothing.
-    """
-    direct: str = request.META.get("REMOTE_ADDR", "")
-    trusted: int = api_settings.NUM_PROXIES or 0
-    forwarded: str | None = request.META.get("HTTP_X_FORWARDED_FOR")
-    if not trusted or forwarded is None:
-        return direct
-    addresses = forwarded.split(",")
-    return addresses[-min(trusted, len(addresses))].strip()
 
 
 def _require_open(request: Request) -> None:

@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from django.core.checks import CheckMessage, Error
+from django.core.checks import CheckMessage, Error, register
 from django.core.exceptions import ImproperlyConfigured
 
 from apikeys.conf import get_settings
 
 
+@register
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
     """``apikeys.E001``: a setting of the wrong type."""
     try:

@@ -131,5 +131,6 @@ def clean_overlap(overlap: timedelta) -> timedelta:
 
 def _days(span: timedelta) -> str:
     if span % timedelta(days=1):
-        return f"{span / timedelta(hours=1):g} hours"
-    return f"{span.days} days"
+        hours = span / timedelta(hours=1)
+        return f"{hours:g} hour{'' if hours == 1 else 's'}"
+    return f"{span.days} day{'' if span.days == 1 else 's'}"

@@ -4,12 +4,14 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 from django.utils import timezone
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apikeys import restrictions, tokens
 from apikeys.models import AIKey, ApiKey
 from apikeys.scopes import Scope
 from encryption import entry
+from projects import strict
 from projects.strict import StrictMixin
 
 
@@ -24,6 +26,29 @@ class AwareDateTimeField(serializers.DateTimeField):
         if timezone.is_naive(value):
             self.fail("naive")
         return super().enforce_timezone(value)
+
+
+@extend_schema_field(
+    {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": restrictions.NAME_LENGTH,
+        "pattern": strict.NAME,
+    }
+)
+class NameField(serializers.CharField):
+    """The name of a key."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=restrictions.NAME_LENGTH, **kwargs)
+
+
+@extend_schema_field({"type": "string", "format": "cidr", "minLength": 1, "maxLength": 50})
+class NetworkField(serializers.CharField):
+    """A network in CIDR notation, or one address."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=50, **kwargs)
 
 
 class ApiKeySerializer(serializers.ModelSerializer[ApiKey]):
@@ -79,13 +104,13 @@ class NewApiKeySerializer(ApiKeySerializer):
 class CreationSerializer(StrictMixin, serializers.Serializer[ApiKey]):
     """What is decided when an API key is created, and, but for the name, not changed later."""
 
-    name = serializers.CharField(max_length=restrictions.NAME_LENGTH)
+    name = NameField()
     kind = serializers.ChoiceField(tokens.KINDS, default="live")
     scopes = serializers.ListField(
         child=serializers.ChoiceField(Scope.choices), min_length=1, max_length=len(Scope)
     )
     allowed_networks = serializers.ListField(
-        child=serializers.CharField(max_length=50),
+        child=NetworkField(),
         default=list,
         max_length=restrictions.MAXIMUM_NETWORKS,
         help_text="Networks in CIDR notation that the key is accepted from; none means any.",
@@ -109,7 +134,7 @@ class CreationSerializer(StrictMixin, serializers.Serializer[ApiKey]):
 class RenameSerializer(StrictMixin, serializers.Serializer[ApiKey]):
     """The one thing that is changed of an API key."""
 
-    name = serializers.CharField(max_length=restrictions.NAME_LENGTH)
+    name = NameField()
 
     validate_name = staticmethod(restrictions.clean_name)
 

@@ -11,7 +11,6 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
-from rest_framework.views import APIView
 
 from apikeys import tokens
 from apikeys.models import Actor, AIKey, ApiKey, ApiKeyStateError
@@ -28,12 +27,16 @@ from apikeys.serializers import (
 from projects.errors import Conflict, errors
 from projects.permissions import Need, Person, ProjectPermission, ProjectScoped
 from projects.roles import Role
+from projects.throttling import CallerThrottled
 
 MANAGE = Need(Role.ADMIN)
 
 
 @extend_schema_view(
-    list=extend_schema(summary="The API keys of a project"),
+    list=extend_schema(
+        summary="The API keys of a project",
+        responses={200: ApiKeySerializer(many=True), **errors(400)},
+    ),
     retrieve=extend_schema(summary="Read what is known of an API key"),
     create=extend_schema(
         summary="Create an API key; it is shown once, here",
@@ -138,7 +141,7 @@ def _shown_once(key: ApiKey, token: tokens.Token) -> Response:
 @extend_schema(
     parameters=[OpenApiParameter("provider", str, "path", enum=AIKey.Provider.values)],
 )
-class AIKeyView(APIView):
+class AIKeyView(CallerThrottled):
     """The caller's own key to a provider of AI models."""
 
     permission_classes = (Person,)
@@ -165,7 +168,7 @@ class AIKeyView(APIView):
         key, created = AIKey.objects.update_or_create(
             user=request.user, provider=provider, defaults={"api_key": text}
         )
-        state = _state(provider, key) | {"warnings": AIKey.Provider(provider).doubts(text)}
+        state = _state(provider, key) | {"warnings": key.doubts()}
         return Response(
             NewAIKeySerializer(state).data,
             status=status.HTTP_201_CREATED if created else status.HTTP_200_OK,

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from connections.integrations.base import Integration
-from connections.integrations.fields import SecretShapedError
+from connections.integrations.fields import SecretShapedError, refuse_secrets
 from connections.models import Connection
+from projects.strict import is_name
 
 NEW_DESTINATION = "credentials_required_for_new_destination"
 UNKNOWN = "unknown_field"
@@ -24,6 +25,20 @@ class InvalidChangeError(Exception):
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__("; ".join(f"{'.'.join(path)}: {code}" for path, _, code in problems))
         self.problems = problems
+
+
+def name_problem(name: str) -> tuple[str, str] | None:
+    """Say what is wrong with a connection's name, for people and in one word; ``None`` if nothing.
+
+    It stands in logs and on terminals, too.
+    """
+    try:
+        refuse_secrets(name)
+    except SecretShapedError as error:
+        return str(error), "secret_in_name"
+    if not is_name(name):
+        return "A name is one line of printable characters.", "unprintable"
+    return None
 
 
 def check_creation(

@@ -6,6 +6,7 @@ from datetime import datetime
 from django.utils.formats import date_format, number_format
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.translation import ngettext
 
 WIDTH, HEIGHT, MARGIN = 640, 120, 4
 
@@ -23,6 +24,7 @@ def chart(title: str, points: Sequence[Point]) -> SafeString:
     values = [value for _, value in points]
     (first, _), (last, latest) = points[0], points[-1]
     low, high = min(values), max(values)
+    counted = ngettext("%d value", "%d values", len(points)) % len(points)
     return format_html(
         '<figure class="metric-chart"><figcaption><strong>{}</strong> {}</figcaption>'
         '<svg viewBox="0 0 {} {}" width="{}" height="{}" role="img" aria-label="{}">'
@@ -34,7 +36,7 @@ def chart(title: str, points: Sequence[Point]) -> SafeString:
         HEIGHT,
         WIDTH,
         HEIGHT,
-        f"{title}: {len(points)} values from {_number(low)} to {_number(high)}",
+        f"{title}: {counted} from {_number(low)} to {_number(high)}",
         _line(points, low, high),
         date_format(first, "SHORT_DATETIME_FORMAT"),
         date_format(last, "SHORT_DATETIME_FORMAT"),
@@ -54,10 +56,12 @@ def _line(points: Sequence[Point], low: float, high: float) -> SafeString:
         for at, value in points
     ]
     path = format_html_join(" ", "{},{}", ((f"{x:.1f}", f"{y:.1f}") for x, y in places))
-    x, y = places[-1]
+    (start_x, _), (x, y) = places[0], places[-1]
     return format_html(
+        '<polygon points="{},{} {} {},{}" fill="currentColor" opacity="0.12"/>'
         '<polyline points="{}" fill="none" stroke="currentColor" stroke-width="2"/>'
         '<circle cx="{}" cy="{}" r="3" fill="currentColor"/>',
+        *(f"{start_x:.1f}", HEIGHT - MARGIN, path, f"{x:.1f}", HEIGHT - MARGIN),
         path,
         f"{x:.1f}",
         f"{y:.1f}",

@@ -1,25 +1,37 @@
 """Forms of the admin site: one per service, and the one in which a secret is asked for."""
 
+import json
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django import forms
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext_lazy as _
 
-from connections.changes import InvalidChangeError, check_creation, check_update
+from connections.changes import InvalidChangeError, check_creation, check_update, name_problem
 from connections.integrations.base import Integration
 from connections.integrations.fields import ConfigField, SecretShapedError, refuse_secrets
 from connections.models import Connection, Status
+from encryption import sha256_hex
 from encryption.forms import SecretField
+from projects.attempts import check_password_again
 
 if TYPE_CHECKING:
     ConnectionModelForm = forms.ModelForm[Connection]
 else:
     ConnectionModelForm = forms.ModelForm
 
-CONFIG, CREDENTIAL = "config_", "credential_"
+CONFIG, CREDENTIAL, SEEN = "config_", "credential_", "seen"
 #: The initial value of a credential that is set: something that is kept, and no part of it.
 KEPT = object()
+
+
+class SeenField(forms.CharField):
+    """Names the configuration that a page showed, so that its form is not taken for another one."""
+
+    widget = forms.HiddenInput
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return False  # it is no change of the user's
 
 
 class ConnectionForm(ConnectionModelForm):
@@ -34,6 +46,7 @@ class ConnectionForm(ConnectionModelForm):
         # Django's own text repeats what was sent.
         error_messages={"invalid_choice": _("Choose one of these.")}
     )
+    seen = SeenField(required=False)
 
     class Meta:
         model = Connection
@@ -53,6 +66,11 @@ class ConnectionForm(ConnectionModelForm):
             self._show_stored()
 
     def _show_stored(self) -> None:
+        self.initial[SEEN] = _digest(self.instance.config)
+        for name in {"name", "status"} & set(self.fields):
+            # What was changed is told by what the page showed: the row may hold a newer value.
+            sent = self.add_initial_prefix(name) in self.data
+            self.fields[name].show_hidden_initial = sent or not self.is_bound
         for name, field in self.fields.items():
             if name.startswith(CONFIG):
                 stored = self.instance.config.get(name.removeprefix(CONFIG))
@@ -62,16 +80,25 @@ class ConnectionForm(ConnectionModelForm):
                 if name.removeprefix(CREDENTIAL) in self.instance.credential_names:
                     self.initial.setdefault(name, KEPT)
 
+    def _forget_secrets(self) -> None:
+        """What looks like a secret and was typed where none belongs is not shown once more."""
+        for name in ("name", *(one for one in self.fields if one.startswith(CONFIG))):
+            if forget_secret(self, name) and name.startswith(CONFIG):
+                self.add_error(name, ValidationError(str(SecretShapedError()), "secret_in_config"))
+
     def clean_name(self) -> str:
         name: str = self.cleaned_data["name"]
-        try:
-            refuse_secrets(name)
-        except SecretShapedError as error:
-            raise ValidationError(str(error), code="secret_in_name") from None
+        if problem := name_problem(name):
+            raise ValidationError(problem[0], code=problem[1])
         return name
 
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        self._forget_secrets()
+        if cleaned.get(SEEN) and cleaned[SEEN] != self.initial.get(SEEN):
+            # A secret that was typed beside one host is for that host.
+            stale = _("Somebody changed the configuration meanwhile. Open this page again.")
+            self.add_error(None, ValidationError(stale, code="changed_meanwhile"))
         if self.integration is None or self.errors:
             return cleaned
         for name in self.changed_data:
@@ -107,6 +134,22 @@ class ConnectionForm(ConnectionModelForm):
         prefix = {"config": CONFIG, "credentials": CREDENTIAL}.get(path[0], "")
         name = prefix + path[-1]
         return name if len(path) > 1 and name in self.fields else None
+
+
+def forget_secret(form: forms.Form | ConnectionModelForm, name: str) -> bool:
+    """Take what was typed into a field out of a form, if it looks like a secret."""
+    key = form.add_prefix(name)
+    try:
+        refuse_secrets(str(form.data.get(key, "")))
+    except SecretShapedError:
+        form.data = form.data.copy()  # type: ignore[attr-defined]  # that of a request is immutable
+        form.data[key] = ""  # type: ignore[index]
+        return True
+    return False
+
+
+def _digest(config: dict[str, Any]) -> str:
+    return sha256_hex(json.dumps(config, sort_keys=True))
 
 
 def _as_text(value: Any) -> Any:
@@ -166,8 +209,7 @@ class RevealForm(forms.Form):
         self.user = user
 
     def clean_password(self) -> str:
-        if not self.user.check_password(self.cleaned_data["password"]):
-            raise ValidationError(_("This is not your password."), code="wrong_password")
+        check_password_again(self.user, self.cleaned_data["password"])
         return ""
 
     def clean_reason(self) -> str:
@@ -175,5 +217,6 @@ class RevealForm(forms.Form):
         try:
             refuse_secrets(reason)
         except SecretShapedError as error:
+            forget_secret(self, "reason")
             raise ValidationError(str(error), code="secret_in_reason") from None
         return reason

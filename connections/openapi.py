@@ -8,13 +8,9 @@ from drf_spectacular.extensions import OpenApiSerializerExtension
 from connections.integrations import registry
 from connections.integrations.base import Integration
 from connections.integrations.fields import ConfigField, CredentialField
+from projects import strict
 
-#: At least one character that is no space, and no NUL.
-NAME = {
-    "type": "string",
-    "maxLength": 100,
-    "pattern": r"^[^\s\x00](.*[^\s\x00])?$",
-}
+NAME = {"type": "string", "minLength": 1, "maxLength": 100, "pattern": strict.NAME}
 STATUS = {"oneOf": [{"const": "active"}, {"const": "paused"}]}
 MOST_CHARACTERS = 16 * 1024
 

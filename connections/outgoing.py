@@ -211,6 +211,7 @@ class GuardedTransport(httpx.BaseTransport):
                 extensions={"timeout": request.extensions.get("timeout", {})},
             ) as reply,
         ):
+            _refuse_coding(reply.headers)
             body = self._read(reply.iter_stream())
             headers = [pair for pair in reply.headers if pair[0].lower() != b"content-length"]
             return httpx.Response(reply.status, headers=headers, content=body)
@@ -226,6 +227,13 @@ class GuardedTransport(httpx.BaseTransport):
 
     def close(self) -> None:
         self._pool.close()
+
+
+def _refuse_coding(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Refuse a compressed reply, which could be a thousand times larger than what is read of it."""
+    for name, value in headers:
+        if name.lower() == b"content-encoding" and value.strip().lower() not in {b"", b"identity"}:
+            raise OutgoingError("The reply is compressed, which was not asked for.")
 
 
 @contextmanager
@@ -260,6 +268,5 @@ def client(*, headers: Mapping[str, str], auth: tuple[str, str] | None = None) -
         trust_env=False,
         follow_redirects=False,
         auth=auth,
-        # A compressed reply could be a thousand times larger than what was read.
         headers={"Accept-Encoding": "identity", "User-Agent": "Dashtray", **headers},
     )

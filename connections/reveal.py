@@ -2,14 +2,10 @@
 
 from typing import Any
 
-from django.core.cache import cache
 from django.db import transaction
 
 from connections.models import Connection, CredentialEvent
 from connections.models.event import Action
-
-WRONG_PASSWORDS = 5
-WINDOW = 15 * 60
 
 
 def reveal(connection: Connection, actor: str, reason: str) -> dict[str, Any]:
@@ -29,18 +25,3 @@ def reveal(connection: Connection, actor: str, reason: str) -> dict[str, Any]:
         )
     stored = connection.credentials
     return dict(stored) if isinstance(stored, dict) else {"": stored}
-
-
-def is_locked_out(user_id: Any) -> bool:
-    """Say whether a user got the password wrong too often of late (5 times in 15 minutes)."""
-    return bool(cache.get(_key(user_id), 0) >= WRONG_PASSWORDS)
-
-
-def count_wrong_password(user_id: Any) -> None:
-    """Note that a user got the password wrong."""
-    cache.add(_key(user_id), 0, WINDOW)
-    cache.incr(_key(user_id))
-
-
-def _key(user_id: Any) -> str:
-    return f"connections.reveal.{user_id}"

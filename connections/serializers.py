@@ -7,12 +7,14 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
 
-from connections.changes import InvalidChangeError, check_creation, check_update
+from connections.changes import InvalidChangeError, check_creation, check_update, name_problem
 from connections.integrations import registry
-from connections.integrations.fields import SecretShapedError, refuse_secrets
 from connections.models import Connection, Metric, Status
 from encryption.serializers import CredentialsField
 from projects.strict import StrictMixin
+
+#: How many connections with the same credentials a reply names.
+MOST_WARNINGS = 5
 
 
 @extend_schema_field(
@@ -114,6 +116,26 @@ class ConnectionDetailSerializer(ConnectionSerializer):
         return "ok" if connection.has_readable_credentials() else "undecryptable"
 
 
+class WrittenConnectionSerializer(ConnectionDetailSerializer):
+    """The reply to a write, which may be doubted and is done all the same."""
+
+    warnings = serializers.SerializerMethodField(
+        help_text="What may be a mistake, such as credentials that the project has twice."
+    )
+
+    class Meta(ConnectionDetailSerializer.Meta):
+        fields = (*ConnectionDetailSerializer.Meta.fields, "warnings")
+        read_only_fields = fields
+
+    @extend_schema_field({"type": "array", "items": {"type": "string"}})
+    def get_warnings(self, connection: Connection) -> list[str]:
+        same = connection.with_same_credentials().filter(project=connection.project_id)
+        return [
+            f'The connection "{name}" of this project has the same credentials.'
+            for name in same.order_by("name").values_list("name", flat=True)[:MOST_WARNINGS]
+        ]
+
+
 class ConnectionWriteSerializer(StrictMixin, serializers.ModelSerializer[Connection]):
     """What may be written in both ways; the subclasses say how."""
 
@@ -133,10 +155,8 @@ class ConnectionWriteSerializer(StrictMixin, serializers.ModelSerializer[Connect
         return status
 
     def validate_name(self, name: str) -> str:
-        try:
-            refuse_secrets(name)
-        except SecretShapedError as error:
-            raise ValidationError(str(error), code="secret_in_name") from None
+        if problem := name_problem(name):
+            raise ValidationError(problem[0], code=problem[1])
         return name
 
 
@@ -177,6 +197,10 @@ class MetricSerializer(serializers.ModelSerializer[Metric]):
         model = Metric
         fields = ("metric_id", "at", "value")
         read_only_fields = fields
+
+
+class NothingSerializer(StrictMixin, serializers.Serializer[Any]):
+    """The body of a test or sync: what is stored is used, and nothing else."""
 
 
 class OutcomeSerializer(serializers.Serializer[Any]):

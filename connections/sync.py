@@ -6,11 +6,13 @@ mend. A paused connection stays paused.
 """
 
 import logging
+import math
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import islice
 
 from django.db import transaction
 from django.utils import timezone
@@ -20,16 +22,19 @@ from connections.integrations.base import Integration, IntegrationError, Sample
 from connections.models import Connection, CredentialEvent, Metric, Status
 from connections.models.connection import FAILURE_COST, FAILURES_UNTIL_ERROR, FULL_HEALTH
 from connections.models.event import WORKER, Action
+from connections.models.metric import LONGEST_METRIC_ID
 from encryption import DecryptionError
 
 #: Each sync fetches what may still have changed since the last one: the day before it.
 OVERLAP = timedelta(days=1)
+#: Of one sync. They are held in memory until all of them are there: some 100 MB.
+MOST_SAMPLES = 250_000
 
 logger = logging.getLogger(__name__)
 
 
 class BusyError(Exception):
-    """Another worker syncs this connection at this moment, or it is gone."""
+    """Another worker syncs this connection at this moment or has just done so, or it is gone."""
 
 
 @dataclass(frozen=True)
@@ -107,13 +112,19 @@ def check_connection(connection: Connection, actor: str) -> Outcome:
     return outcome
 
 
-def sync_connection(connection_id: uuid.UUID, actor: str = WORKER) -> Outcome:
+def sync_connection(
+    connection_id: uuid.UUID, actor: str = WORKER, *, only_if_due: bool = False
+) -> Outcome:
     """Fetch and store what a connection's service measured since the last sync.
 
+    Args:
+        actor: see :meth:`CredentialEventQuerySet.record`.
+        only_if_due: leave it if it is not due any more, because another worker was faster.
+
     Raises:
-        BusyError: another worker does that at this moment.
+        BusyError: another worker does that at this moment, or did it.
     """
-    with _claimed(connection_id) as (connection, token):
+    with _claimed(connection_id, only_if_due=only_if_due) as (connection, token):
         if connection.integration is None:
             return UNSUPPORTED
         now = timezone.now()
@@ -130,8 +141,12 @@ def sync_connection(connection_id: uuid.UUID, actor: str = WORKER) -> Outcome:
 
 
 @contextmanager
-def _claimed(connection_id: uuid.UUID) -> Iterator[tuple[Connection, uuid.UUID]]:
-    token = Connection.objects.claim(connection_id, timezone.now())
+def _claimed(
+    connection_id: uuid.UUID, *, only_if_due: bool
+) -> Iterator[tuple[Connection, uuid.UUID]]:
+    now = timezone.now()
+    candidates = Connection.objects.due(now) if only_if_due else Connection.objects.all()
+    token = candidates.claim(connection_id, now)
     if token is None:
         raise BusyError
     held = Connection.objects.held(connection_id, token)
@@ -168,11 +183,30 @@ def _fetch(connection: Connection, opened: _Opened, now: datetime) -> list[Sampl
     if connection.last_synced_at is not None:
         start = max(start, connection.last_synced_at - OVERLAP)
     metric_ids = opened.integration.metric_ids(connection.config)
-    return list(
-        opened.integration.fetch_metrics(
-            opened.credentials, connection.config, metric_ids, start, end
-        )
+    samples = opened.integration.fetch_metrics(
+        opened.credentials, connection.config, metric_ids, start, end
     )
+    checked = [_checked(sample) for sample in islice(samples, MOST_SAMPLES + 1)]
+    if len(checked) > MOST_SAMPLES:
+        raise IntegrationError(
+            f"The service has more than {MOST_SAMPLES} values. Ask for fewer of them.",
+            "too_many_values",
+            permanent=True,
+        )
+    return checked
+
+
+def _checked(sample: Sample) -> Sample:
+    """A sample that can be stored, whatever a service made an integration yield.
+
+    Raises:
+        ValueError: it cannot be.
+    """
+    value = float(sample.value)
+    named = 0 < len(sample.metric_id) <= LONGEST_METRIC_ID and sample.metric_id.isprintable()
+    if not named or not math.isfinite(value) or sample.at.utcoffset() is None:
+        raise ValueError
+    return replace(sample, value=value)
 
 
 def _unexpected(connection: Connection, error: Exception) -> Outcome:

@@ -24,7 +24,9 @@ from connections.serializers import (
     ConnectionSerializer,
     ConnectionUpdateSerializer,
     MetricSerializer,
+    NothingSerializer,
     OutcomeSerializer,
+    WrittenConnectionSerializer,
 )
 from connections.throttling import UseThrottle
 from projects.errors import Conflict, FailedDependency, errors
@@ -85,7 +87,7 @@ class ConnectionViewSet(ProjectScoped, mixins.ListModelMixin, viewsets.GenericVi
     @extend_schema(
         summary="Create a connection",
         request=ConnectionCreateSerializer,
-        responses={201: ConnectionDetailSerializer, **errors(400)},
+        responses={201: WrittenConnectionSerializer, **errors(400)},
     )
     def create(self, request: Request, **kwargs: Any) -> Response:
         serializer = ConnectionCreateSerializer(data=request.data)
@@ -97,7 +99,7 @@ class ConnectionViewSet(ProjectScoped, mixins.ListModelMixin, viewsets.GenericVi
             names, _ = connection.change_credentials(changes)
             connection.save()
             self._record(Action.CREATE, connection, names)
-        return self._reply(connection, status.HTTP_201_CREATED)
+        return self._written(connection, status.HTTP_201_CREATED)
 
     @extend_schema(
         summary="Read a connection",
@@ -115,7 +117,7 @@ class ConnectionViewSet(ProjectScoped, mixins.ListModelMixin, viewsets.GenericVi
         description=CREDENTIALS,
         parameters=[IF_MATCH],
         request=ConnectionUpdateSerializer,
-        responses={200: ConnectionDetailSerializer, **errors(400, 412)},
+        responses={200: WrittenConnectionSerializer, **errors(400, 412)},
     )
     @transaction.atomic
     def partial_update(self, request: Request, **kwargs: Any) -> Response:
@@ -134,7 +136,7 @@ class ConnectionViewSet(ProjectScoped, mixins.ListModelMixin, viewsets.GenericVi
             self._record(Action.CLEAR, connection, cleared)
             fields.append("credentials")
         connection.save(update_fields=fields)
-        return self._reply(connection)
+        return self._written(connection)
 
     @extend_schema(
         summary="Delete a connection with its credentials and metrics",
@@ -151,20 +153,23 @@ class ConnectionViewSet(ProjectScoped, mixins.ListModelMixin, viewsets.GenericVi
     @extend_schema(
         summary="See whether the service takes the credentials",
         request=None,
-        responses={200: OutcomeSerializer, **errors(409, 424)},
+        responses={200: OutcomeSerializer, **errors(400, 409, 424)},
     )
     @action(detail=True, methods=["post"])
     def test(self, request: Request, **kwargs: Any) -> Response:
-        return _outcome(sync.check_connection(self.get_object(), actor_of(request)))
+        connection = self.get_object()
+        NothingSerializer(data=request.data).is_valid(raise_exception=True)
+        return _outcome(sync.check_connection(connection, actor_of(request)))
 
     @extend_schema(
         summary="Fetch what the service measured, now",
         request=None,
-        responses={200: OutcomeSerializer, **errors(409, 424)},
+        responses={200: OutcomeSerializer, **errors(400, 409, 424)},
     )
     @action(detail=True, methods=["post"])
     def sync(self, request: Request, **kwargs: Any) -> Response:
         connection = self.get_object()
+        NothingSerializer(data=request.data).is_valid(raise_exception=True)
         try:
             return _outcome(sync.sync_connection(connection.pk, actor_of(request)))
         except sync.BusyError:
@@ -186,6 +191,11 @@ class ConnectionViewSet(ProjectScoped, mixins.ListModelMixin, viewsets.GenericVi
     def _reply(self, connection: Connection, code: int = status.HTTP_200_OK) -> Response:
         shown = self._shown(connection)
         return Response(shown, code, headers={"ETag": etag_of(shown)})
+
+    def _written(self, connection: Connection, code: int = status.HTTP_200_OK) -> Response:
+        """The reply to a write; its warnings are about others, and not in the ETag."""
+        shown = WrittenConnectionSerializer(connection).data
+        return Response(shown, code, headers={"ETag": etag_of(self._shown(connection))})
 
     def _record(self, what: Action, connection: Connection, names: list[str]) -> None:
         if names:

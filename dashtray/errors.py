@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from django.core.exceptions import RequestDataTooBig
 from drf_standardized_errors.formatter import ExceptionFormatter
+from drf_standardized_errors.handler import ExceptionHandler
 from drf_standardized_errors.types import Error
-from rest_framework.exceptions import NotFound, ValidationError
+from rest_framework.exceptions import NotFound, ParseError, ValidationError
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
@@ -33,6 +35,15 @@ def strings_in(value: Any) -> Iterator[str]:
                 waiting.extend(mapping.values())
             case list() as items:
                 waiting.extend(items)
+
+
+class ApiExceptionHandler(ExceptionHandler):
+    """Answers what Django itself refuses in the API's own shape, too."""
+
+    def convert_known_exceptions(self, exc: Exception) -> Exception:
+        if isinstance(exc, RequestDataTooBig):
+            return ParseError("The body is too large.", code="request_too_large")
+        return super().convert_known_exceptions(exc)
 
 
 class QuietExceptionFormatter(ExceptionFormatter):

@@ -2,9 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
+from django import forms
 from django.contrib import admin
+from django.core.exceptions import ValidationError
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest, HttpResponse
+from django.utils.translation import gettext_lazy as _
 
 from projects.models import Membership, Project, ProjectQuerySet
 from projects.roles import Role
@@ -12,9 +15,13 @@ from projects.roles import Role
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[Any]
     MembershipTabularInline = admin.TabularInline[Membership, Project]
+    MembershipModelForm = forms.ModelForm[Membership]
+    MembershipBaseFormSet = forms.BaseInlineFormSet[Membership, Project, forms.ModelForm[Any]]
 else:
     ModelAdmin = admin.ModelAdmin
     MembershipTabularInline = admin.TabularInline
+    MembershipModelForm = forms.ModelForm
+    MembershipBaseFormSet = forms.BaseInlineFormSet
 
 
 def manageable_projects(request: HttpRequest, least: Role = Role.VIEWER) -> ProjectQuerySet:
@@ -29,7 +36,29 @@ def manageable_projects(request: HttpRequest, least: Role = Role.VIEWER) -> Proj
     return Project.objects.for_user(request.user, least)
 
 
-class ProjectScopedAdmin(ModelAdmin):
+class HiddenAdmin(ModelAdmin):
+    """What a user may not see does not exist: 404, as over REST, where Django would redirect."""
+
+    def _get_obj_does_not_exist_redirect(
+        self, request: HttpRequest, opts: Any, object_id: str
+    ) -> HttpResponse:
+        raise Http404
+
+
+class RecordAdmin(HiddenAdmin):
+    """A record of what was done: to be read, and nothing else."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+class ProjectScopedAdmin(HiddenAdmin):
     """The admin of a model with a ``project``: Django's permissions and the role in the project.
 
     ``read_role`` is the least role to see one, ``write_role`` to add, change or delete one.
@@ -64,18 +93,42 @@ class ProjectScopedAdmin(ModelAdmin):
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
 
+class MembershipForm(MembershipModelForm):
+    """A member in a row: what stays as it is needs no check, whoever became the owner."""
+
+    role = forms.ChoiceField(choices=[one for one in Role.choices if one[0] != Role.OWNER])
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.empty_permitted = self.empty_permitted or self.instance.pk is not None
+
+
+class MembershipFormSet(MembershipBaseFormSet):
+    def clean(self) -> None:
+        super().clean()
+        if any(one.instance.user_id == self.instance.owner_id for one in self.deleted_forms):
+            raise ValidationError(_("The owner of a project is a member of it."))
+
+
 class MembershipInline(MembershipTabularInline):
+    """The members but for the owner, who is a field of the project."""
+
     model = Membership
+    form = MembershipForm
+    formset = MembershipFormSet
     extra = 0
     autocomplete_fields = ("user",)
     readonly_fields = ("created_at",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Membership]:
-        return super().get_queryset(request).select_related("user")
+        members = super().get_queryset(request).select_related("user")
+        return members.exclude(role=Role.OWNER)
 
 
 @admin.register(Project)
 class ProjectAdmin(ProjectScopedAdmin):
+    """An admin of a project renames it and manages its members; its owner hands it on."""
+
     list_display = ("name", "owner", "created_at")
     list_select_related = ("owner",)
     search_fields = ("name", "id")
@@ -89,3 +142,19 @@ class ProjectAdmin(ProjectScopedAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Project]:
         return manageable_projects(request).order_by("name", "pk")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        fields = super().get_readonly_fields(request, obj)
+        return fields if obj is None or self._owns(request, obj) else (*fields, "owner")
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        owns = obj is None or self._owns(request, obj)
+        return owns and super().has_delete_permission(request, obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Project]) -> None:
+        super().delete_queryset(
+            request, queryset.filter(pk__in=manageable_projects(request, Role.OWNER))
+        )
+
+    def _owns(self, request: HttpRequest, project: Project) -> bool:
+        return manageable_projects(request, Role.OWNER).filter(pk=project.pk).exists()

@@ -1,7 +1,6 @@
 """A project is a tenant: what it holds is visible to its members alone."""
 
 import uuid
-from collections.abc import Iterable
 from typing import Any
 
 from django.conf import settings
@@ -106,13 +105,6 @@ class Membership(models.Model):
             )
 
 
-class LegacyIdQuerySet(models.QuerySet["LegacyId"]):
-    def known(self, table: str, legacy_ids: Iterable[str]) -> dict[str, str]:
-        """Which of these were moved over before, and what they are called here."""
-        rows = self.filter(table=table, legacy_id__in=list(legacy_ids))
-        return dict(rows.values_list("legacy_id", "local_id"))
-
-
 class LegacyId(models.Model):
     """What a document of the product that the data was moved over from is called here.
 
@@ -122,8 +114,6 @@ class LegacyId(models.Model):
     table = models.CharField(max_length=50)
     legacy_id = models.CharField(max_length=100)
     local_id = models.CharField(max_length=100)
-
-    objects = LegacyIdQuerySet.as_manager()
 
     class Meta:
         verbose_name = _("legacy id")

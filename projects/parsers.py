@@ -5,8 +5,12 @@ import json
 from collections.abc import Mapping
 from typing import IO, Any
 
+from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import JSONParser
+
+from encryption.entry import loads_strictly
 
 
 class StrictJSONParser(JSONParser):
@@ -22,23 +26,17 @@ class StrictJSONParser(JSONParser):
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
     ) -> Any:
+        # The framework reads the stream itself, past the limit that Django has for bodies.
+        most = settings.DATA_UPLOAD_MAX_MEMORY_SIZE or -1
+        body = stream.read(most + 1 if most > 0 else -1)
+        if 0 < most < len(body):
+            raise RequestDataTooBig
         try:
-            text = codecs.decode(stream.read(), "utf-8")
-            value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse)
+            text = codecs.decode(body, "utf-8")
+            value = loads_strictly(text)
             json.dumps(value, ensure_ascii=False).encode()
         except (ValueError, RecursionError):
             pass
         else:
             return value
         raise ParseError("The body is not JSON in UTF-8, or has a key twice.")
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError
-    return found
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError

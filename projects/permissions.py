@@ -16,6 +16,7 @@ from rest_framework.views import APIView
 
 from projects.models import Project, ProjectQuerySet
 from projects.roles import Role
+from projects.throttling import CallerThrottled
 
 
 @runtime_checkable
@@ -41,7 +42,7 @@ class Need:
     scope: str | None = None
 
 
-class ProjectScoped:
+class ProjectScoped(CallerThrottled):
     """For a view whose URL names a project. Beside :class:`ProjectPermission`, which sets them:
 
     ``project`` the project, ``role`` the person's role in it, or ``None`` for an API key.
@@ -148,6 +149,7 @@ def visible_projects(request: Request) -> ProjectQuerySet:
 
 def actor_of(request: Any) -> str:
     """Name the sender of a request for a log or an audit row, telling no secret."""
-    if isinstance(request.auth, ApiCredential):
-        return f"api-key:{getattr(request.auth, 'pk', '')}"
+    credential = getattr(request, "auth", None)  # which a request of the admin site has not
+    if isinstance(credential, ApiCredential):
+        return f"api-key:{getattr(credential, 'pk', '')}"
     return f"user:{request.user.pk}"

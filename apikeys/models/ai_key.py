@@ -3,7 +3,7 @@
 from django.conf import settings
 from django.db import models
 
-from encryption.fields import EncryptedTextField
+from encryption.fields import BlindIndexField, EncryptedTextField
 from encryption.managers import EncryptedManager
 
 #: The keys that the providers hand out have 40 characters and more.
@@ -39,6 +39,7 @@ class AIKey(models.Model):
     )
     provider = models.CharField(max_length=20, choices=Provider)
     api_key = EncryptedTextField("key", salt_field="user")
+    api_key_index = BlindIndexField("api_key", normalize="strip")
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -55,3 +56,14 @@ class AIKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.get_provider_display()} key of user {self.user_id}"
+
+    def doubts(self) -> list[str]:
+        """Say why the key may be a mistake; none of it is repeated.
+
+        Raises:
+            DecryptionError: it cannot be read.
+        """
+        doubts = self.Provider(self.provider).doubts(self.api_key)
+        same = AIKey.objects.filter(user=self.user_id, api_key=self.api_key).exclude(pk=self.pk)
+        doubts += [f"Your key to {other.get_provider_display()} is the same one." for other in same]
+        return doubts

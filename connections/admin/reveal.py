@@ -13,9 +13,11 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 
 from connections.forms import RevealForm
 from connections.models import Connection
-from connections.reveal import count_wrong_password, is_locked_out, reveal
+from connections.reveal import reveal
 from encryption import DecryptionError
 from projects.admin import ModelAdmin, manageable_projects
+from projects.login import lock_out_if_told
+from projects.permissions import actor_of
 from projects.roles import Role
 
 
@@ -60,15 +62,11 @@ class RevealMixin(ModelAdmin):
     ) -> dict[str, Any]:
         if request.method != "POST":
             return {"revealed": None}
-        if is_locked_out(request.user.pk):
-            text = _("The password was wrong too often. Try again in a quarter of an hour.")
-            return {"revealed": None, "problem": text}
         if not form.is_valid():
-            if form.has_error("password", "wrong_password"):
-                count_wrong_password(request.user.pk)
+            lock_out_if_told(request, form)
             return {"revealed": None}
         try:
-            actor = f"user:{request.user.pk}"
-            return {"revealed": reveal(connection, actor, form.cleaned_data["reason"])}
+            reason = form.cleaned_data["reason"]
+            return {"revealed": reveal(connection, actor_of(request), reason)}
         except DecryptionError:
             return {"revealed": None, "problem": _("The credentials cannot be decrypted.")}

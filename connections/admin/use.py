@@ -8,12 +8,13 @@ from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.decorators import method_decorator
-from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext_lazy as _, ngettext
 from django.views.decorators.http import require_POST
 
 from connections import sync
 from connections.models import Connection
 from projects.admin import ModelAdmin
+from projects.permissions import actor_of
 
 #: Each may take a minute, and the browser waits.
 MOST_AT_ONCE = 10
@@ -80,20 +81,17 @@ class UseMixin(ModelAdmin):
         )
 
     def _test(self, request: HttpRequest, connection: Connection) -> None:
-        self._tell(request, connection, sync.check_connection(connection, _actor(request)))
+        self._tell(request, connection, sync.check_connection(connection, actor_of(request)))
 
     def _sync(self, request: HttpRequest, connection: Connection) -> None:
         try:
-            outcome = sync.sync_connection(connection.pk, _actor(request))
+            outcome = sync.sync_connection(connection.pk, actor_of(request))
         except sync.BusyError:
             outcome = sync.Outcome("busy", str(_("It is being synced at this moment.")))
         self._tell(request, connection, outcome)
 
     def _tell(self, request: HttpRequest, connection: Connection, outcome: sync.Outcome) -> None:
         level = messages.SUCCESS if outcome.ok else messages.ERROR
-        values = f" ({outcome.stored} values)" if outcome.stored else ""
+        stored = ngettext("%d value", "%d values", outcome.stored) % outcome.stored
+        values = f" ({stored})" if outcome.stored else ""
         messages.add_message(request, level, f"{connection.name}: {outcome.detail}{values}")
-
-
-def _actor(request: HttpRequest) -> str:
-    return f"user:{request.user.pk}"

@@ -27,15 +27,6 @@ class Sample:
     value: float
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A metric that a service has, by its id, with a label and a unit for people."""
-
-    metric_id: str
-    label: str
-    unit: str = ""
-
-
 class IntegrationError(Exception):
     """A service cannot be used.
 
@@ -66,7 +57,8 @@ class Integration(ABC):
     title: ClassVar[str]
     config_fields: ClassVar[tuple[ConfigField, ...]] = ()
     credential_fields: ClassVar[tuple[CredentialField, ...]] = ()
-    metrics: ClassVar[tuple[Metric, ...]] = ()
+    #: The ids of the metrics that every connection to it has.
+    metrics: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def check(self, credentials: Credentials, config: Config) -> None:
@@ -102,7 +94,7 @@ class Integration(ABC):
 
     def metric_ids(self, config: Config) -> tuple[str, ...]:
         """The ids of all metrics that a connection with this configuration has."""
-        return tuple(metric.metric_id for metric in self.metrics)
+        return self.metrics
 
     @classmethod
     def option(cls, config: Config, name: str) -> Any:

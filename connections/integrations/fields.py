@@ -32,6 +32,11 @@ SECRET_SHAPES: Final = re.compile(
 class SecretShapedError(ValueError):
     """A value that is not kept secret looks like a secret."""
 
+    def __init__(self) -> None:
+        super().__init__(
+            "This looks like a secret, and this field is not kept secret. Enter it as a credential."
+        )
+
 
 def text(value: Any) -> str:
     """A line of text without spaces around it."""
@@ -53,9 +58,7 @@ def refuse_secrets(value: str) -> None:
         SecretShapedError: it does.
     """
     if SECRET_SHAPES.search(value):
-        raise SecretShapedError(
-            "This looks like a secret, and this field is not kept secret. Enter it as a credential."
-        )
+        raise SecretShapedError
 
 
 def url(value: Any) -> str:
@@ -151,7 +154,6 @@ class CredentialField:
         name: its key in ``credentials``.
         label, help_text: for people.
         required: whether a connection has to have it to be used.
-        secret: whether a form hides what is typed. What is stored is never shown either way.
         ascii_only: whether it travels in a header, which takes no other characters.
         legacy: its key in the product that data is moved over from.
     """
@@ -160,7 +162,6 @@ class CredentialField:
     label: str
     help_text: str = ""
     required: bool = False
-    secret: bool = True
     ascii_only: bool = True
     legacy: str = ""
 

@@ -19,7 +19,6 @@ from connections.integrations.base import (
     Credentials,
     Integration,
     IntegrationError,
-    Metric,
     Sample,
 )
 from connections.integrations.fields import (
@@ -94,12 +93,8 @@ class GitHub(Integration):
             legacy="token",
         ),
     )
-    metrics = (
-        Metric("stars", "Stars, by repository"),
-        Metric("forks", "Forks, by repository"),
-        Metric("open_issues", "Open issues and pull requests, by repository"),
-        Metric("commits", "Commits per day, by repository"),
-    )
+    # Each by repository; open issues hold pull requests too, commits are those of a day.
+    metrics = (*COUNTS, "commits")
 
     def check(self, credentials: Credentials, config: Config) -> None:
         owner = self._owner(config)

@@ -1,5 +1,6 @@
 """Requests to one service: retried, kept on its host, and with errors that repeat nothing."""
 
+import logging
 import re
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -16,6 +17,8 @@ from connections.outgoing import OutgoingError, RefusedDestinationError, client,
 #: Longer than this, a service that says when to come back is left alone until the next sync.
 LONGEST_WAIT = 20.0
 MOST_REDIRECTS = 3
+
+logger = logging.getLogger(__name__)
 
 Explain = Callable[[httpx.Response], IntegrationError | None]
 Params = Mapping[str, str | int | float]
@@ -108,7 +111,16 @@ class Api:
         )
         for attempt in attempts:
             with attempt:
-                return self._once(path, params)
+                try:
+                    return self._once(path, params)
+                except PassingError as error:
+                    # Stamina's own line on this does not say who was asked. No path or query:
+                    # they may hold a secret.
+                    _, host, port = origin_of(self._base_url)
+                    logger.warning(
+                        "%s:%d failed for now (attempt %d): %s", host, port, attempt.num, error.code
+                    )
+                    raise
         raise AssertionError("the last attempt returns or raises")
 
     def json(self, path: str, params: Params | None = None) -> Any:
@@ -129,8 +141,8 @@ class Api:
         raise IntegrationError("The service answered with something other than JSON.", "no_json")
 
     def _once(self, path: str, params: Params | None) -> httpx.Response:
-        url = urljoin(self._base_url, path.lstrip("/") if "://" not in path else path)
         try:
+            url = urljoin(self._base_url, path.lstrip("/") if "://" not in path else path)
             for _ in range(self._redirects + 1):
                 if origin_of(url) != origin_of(self._base_url):
                     raise IntegrationError(
@@ -145,7 +157,7 @@ class Api:
                 url, params = urljoin(url, reply.headers["Location"]), None
         except OutgoingError as error:
             raise _translated(error) from None
-        except (httpx.InvalidURL, httpx.HTTPError):
+        except (httpx.InvalidURL, httpx.HTTPError, ValueError):
             pass
         else:
             raise IntegrationError("The service redirects.", "redirected", permanent=True)

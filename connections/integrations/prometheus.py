@@ -32,7 +32,8 @@ from connections.integrations.http import Api
 
 SMALLEST_STEP = 60
 MOST_POINTS = 1000
-LONGEST_LABELS = 130
+#: With a name of up to 60 characters before them and a digest after them, within the 200 of an id.
+LONGEST_LABELS = 120
 
 
 class Prometheus(Integration):
@@ -59,7 +60,7 @@ class Prometheus(Integration):
         ),
     )
     credential_fields = (
-        CredentialField("username", "User name", "For HTTP Basic.", secret=False, ascii_only=False),
+        CredentialField("username", "User name", "For HTTP Basic.", ascii_only=False),
         CredentialField("password", "Password", "For HTTP Basic.", ascii_only=False),
         CredentialField("bearer_token", "Token", "Instead of a user name and a password."),
     )

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
-from connections.integrations.base import Config, Credentials, Integration, Metric, Sample
+from connections.integrations.base import Config, Credentials, Integration, Sample
 from connections.integrations.fields import CredentialField
 from connections.integrations.http import Api
 
@@ -30,11 +30,8 @@ class Stripe(Integration):
             legacy="apiKey",
         ),
     )
-    metrics = (
-        Metric("charges", "Successful charges per day"),
-        Metric("revenue", "Charged per day, by currency", "smallest currency unit"),
-        Metric("balance", "Available balance, by currency", "smallest currency unit"),
-    )
+    # Charges and revenue are those of a day; amounts are by currency, in its smallest unit.
+    metrics = ("charges", "revenue", "balance")
     #: Only a test of this class points it elsewhere; no connection can.
     api_url: ClassVar[str] = "https://api.stripe.com"
 

@@ -1,7 +1,7 @@
 """A connection: a project's access to another service."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,7 +16,7 @@ from connections.integrations import registry
 from connections.integrations.base import Integration
 from encryption import DecryptionError
 from encryption.descriptors import UNREAD
-from encryption.fields import EncryptedJSONField
+from encryption.fields import BlindIndexField, EncryptedJSONField
 from encryption.managers import EncryptedManager, EncryptedQuerySet
 from projects.models import Project
 
@@ -34,6 +34,12 @@ class Status(models.TextChoices):
     ERROR = "error", _("Error")
 
 
+def _with_names(fields: Iterable[str]) -> list[str]:
+    """What is written together with the credentials is which of them are set."""
+    names = list(fields)
+    return [*names, "credential_names"] if "credentials" in names else names
+
+
 if TYPE_CHECKING:
     BaseQuerySet = models.QuerySet["Connection"]
 else:
@@ -41,6 +47,32 @@ else:
 
 
 class ConnectionQuerySet(BaseQuerySet):
+    def bulk_create(self, objs: Iterable[Any], *args: Any, **kwargs: Any) -> list[Any]:
+        """As Django's, with the names of the credentials that are set; see :meth:`note_names`."""
+        rows = list(objs)
+        for connection in rows:
+            connection.note_names()
+        if kwargs.get("update_fields") is not None:
+            kwargs["update_fields"] = _with_names(kwargs["update_fields"])
+        return list(super().bulk_create(rows, *args, **kwargs))
+
+    def bulk_update(
+        self, objs: Iterable[Any], fields: Iterable[str], batch_size: int | None = None
+    ) -> int:
+        """As Django's, with the names of the credentials that are set; see :meth:`note_names`."""
+        rows, names = list(objs), list(fields)
+        if "credentials" in names:
+            for connection in rows:
+                connection.note_names()
+        return int(super().bulk_update(rows, _with_names(names), batch_size))
+
+    def sharing_credentials(self) -> "ConnectionQuerySet":
+        """Those among these that hold the very same credentials as another one of these."""
+        twice = self.order_by().values("credentials_index").annotate(rows=models.Count("pk"))
+        return self.filter(
+            credentials_index__in=twice.filter(rows__gt=1).values("credentials_index")
+        )
+
     def due(self, now: datetime) -> "ConnectionQuerySet":
         """Those to sync: not paused, not tried within the interval, and held by no worker."""
         since = now - timedelta(seconds=get_settings().sync_interval)
@@ -75,6 +107,13 @@ class ConnectionManager(EncryptedManager.from_queryset(ConnectionQuerySet)):  # 
     """See :class:`ConnectionQuerySet`."""
 
 
+def credentials_to_find(credentials: Any) -> Any:
+    """What connections are compared by: credentials of which none is set equal no others."""
+    if not isinstance(credentials, dict):
+        return None
+    return {name: value for name, value in credentials.items() if value} or None
+
+
 class Connection(models.Model):
     """A project's access to another service.
 
@@ -89,6 +128,10 @@ class Connection(models.Model):
     name = models.CharField(_("name"), max_length=100)
     config = models.JSONField(_("configuration"), default=dict, blank=True)
     credentials = EncryptedJSONField(salt_field="project", bound_to=("id",), default=dict)
+    # Across projects, so that whoever owns several learns where one secret is used twice.
+    credentials_index = BlindIndexField(
+        "credentials", scope="global", normalize="connections.models.connection.credentials_to_find"
+    )
     credential_names = models.JSONField(default=list, editable=False)
     status = models.CharField(_("status"), max_length=10, choices=Status, default=Status.ACTIVE)
     health_score = models.PositiveSmallIntegerField(
@@ -121,13 +164,21 @@ class Connection(models.Model):
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Save; where the credentials were read or assigned, note which of them are set."""
-        fields = kwargs.get("update_fields")
-        secret = self.__dict__.get("credentials")
-        if secret is not None and secret._value is not UNREAD:
-            self.credential_names = self.names_set()
-            if fields is not None and "credentials" in fields:
-                kwargs["update_fields"] = {*fields, "credential_names"}
+        if self.note_names() and kwargs.get("update_fields") is not None:
+            kwargs["update_fields"] = _with_names(kwargs["update_fields"])
         super().save(*args, **kwargs)
+
+    def note_names(self) -> bool:
+        """Note which credentials are set, where they were read or assigned; decrypts nothing.
+
+        Returns:
+            Whether it is known.
+        """
+        secret = self.__dict__.get("credentials")
+        if secret is None or secret._value is UNREAD:
+            return False
+        self.credential_names = self.names_set()
+        return True
 
     # -- the service --------------------------------------------------------------------------
 
@@ -175,6 +226,17 @@ class Connection(models.Model):
             return self.credentials is not None
         except DecryptionError:
             return False
+
+    def with_same_credentials(self) -> "ConnectionQuerySet":
+        """The other connections, of all projects, that hold the very same credentials."""
+        others: ConnectionQuerySet = Connection.objects.none()
+        try:
+            credentials = self.credentials
+        except DecryptionError:
+            return others
+        if credentials_to_find(credentials) is not None:
+            others = Connection.objects.filter(credentials=credentials).exclude(pk=self.pk)
+        return others
 
     def change_credentials(self, changes: Mapping[str, str | None]) -> tuple[list[str], list[str]]:
         """Replace and clear single credentials; those not named are kept. Does not save.

@@ -54,9 +54,8 @@ class CredentialEventQuerySet(models.QuerySet["CredentialEvent"]):
             reason=reason,
         )
 
-    def count_use(self, connection: Connection, actor: str, now: datetime | None = None) -> None:
+    def count_use(self, connection: Connection, actor: str, now: datetime) -> None:
         """Count one use of the credentials: one row per connection, actor and hour."""
-        now = now or timezone.now()
         hour = now.replace(minute=0, second=0, microsecond=0)
         row = self.filter(connection_ref=connection.pk, actor=actor, hour=hour)
         if row.update(count=F("count") + 1):

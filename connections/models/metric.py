@@ -10,6 +10,7 @@ from connections.integrations.base import Sample
 from connections.models.connection import Connection
 
 BATCH = 500
+LONGEST_METRIC_ID = 200
 
 
 class MetricQuerySet(models.QuerySet["Metric"]):
@@ -44,7 +45,7 @@ class Metric(models.Model):
     """One value of one metric of a connection at one moment."""
 
     connection = models.ForeignKey(Connection, models.CASCADE, related_name="metrics")
-    metric_id = models.CharField(_("metric"), max_length=200)
+    metric_id = models.CharField(_("metric"), max_length=LONGEST_METRIC_ID)
     at = models.DateTimeField(_("at"))
     value = models.FloatField(_("value"))
 

@@ -2,7 +2,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from django.core.cache import cache
 from rest_framework.test import APIClient
 
 from apikeys import usage
@@ -12,12 +11,10 @@ from .factories import ApiKeyFactory, ProjectFactory, UserFactory
 
 @pytest.fixture(autouse=True)
 def _forget() -> Iterator[None]:
-    """No test sees which keys another one used, or how often it called."""
+    """No test sees which keys another one used."""
     usage._written.clear()
-    cache.clear()
     yield
     usage._written.clear()
-    cache.clear()
 
 
 @pytest.fixture

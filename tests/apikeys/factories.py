@@ -3,39 +3,24 @@
 from typing import Any
 
 import factory
-from django.contrib.auth import get_user_model
 from factory.django import DjangoModelFactory
 
 from apikeys.models import Actor, AIKey, ApiKey
 from apikeys.tokens import Token
-from projects.models import Membership, Project
-from projects.roles import Role
+from tests.projects.factories import ProjectFactory, UserFactory
 
 OPERATOR = Actor("test")
 
-
-class UserFactory(DjangoModelFactory):
-    class Meta:
-        model = get_user_model()
-
-    username = factory.Sequence(lambda number: f"user{number}")
-
-
-class ProjectFactory(DjangoModelFactory):
-    class Meta:
-        model = Project
-
-    name = factory.Sequence(lambda number: f"Project {number}")
-    owner = factory.SubFactory(UserFactory)
-
-
-class MembershipFactory(DjangoModelFactory):
-    class Meta:
-        model = Membership
-
-    project = factory.SubFactory(ProjectFactory)
-    user = factory.SubFactory(UserFactory)
-    role = Role.VIEWER
+#: Every call of the API that is about a project's keys: method, and path below the list of them.
+CALLS = [
+    ("get", ""),
+    ("post", ""),
+    ("get", "{key}/"),
+    ("patch", "{key}/"),
+    ("delete", "{key}/"),
+    ("post", "{key}/rotate/"),
+    ("post", "{key}/revoke/"),
+]
 
 
 class AIKeyFactory(DjangoModelFactory):

@@ -243,3 +243,14 @@ def test_a_deleted_user_takes_their_keys_along(user, delete) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT user_id FROM apikeys_aikey")
         assert [row[0] for row in cursor.fetchall()] == [other.user_id]
+
+
+def test_the_same_key_for_two_providers_is_a_warning(me, user) -> None:
+    me.put(URL, {"api_key": SECRET})
+    AIKeyFactory(user=UserFactory(), provider="openai", api_key=SECRET)
+    response = me.put("/api/v1/me/ai-keys/anthropic/", {"api_key": f"{SECRET}"})
+    assert response.status_code == 201
+    assert "Your key to OpenAI is the same one." in response.json()["warnings"]
+    assert SECRET not in response.content.decode()
+    again = me.put("/api/v1/me/ai-keys/anthropic/", {"api_key": "sk-ant-api03-0123456789abcdef"})
+    assert again.json()["warnings"] == []

@@ -16,7 +16,7 @@ from apikeys.authentication import ApiKeyUser
 from apikeys.scopes import Scope
 from encryption import sha256_hex
 
-from .factories import OPERATOR, ApiKeyFactory, issued
+from .factories import CALLS, OPERATOR, ApiKeyFactory, issued
 
 pytestmark = pytest.mark.django_db
 
@@ -320,18 +320,7 @@ def test_a_bad_key_beside_a_session_is_401(owner, project) -> None:
     assert response.status_code == 401
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("get", ""),
-        ("post", ""),
-        ("get", "{key}/"),
-        ("patch", "{key}/"),
-        ("delete", "{key}/"),
-        ("post", "{key}/rotate/"),
-        ("post", "{key}/revoke/"),
-    ],
-)
+@pytest.mark.parametrize(("method", "path"), CALLS)
 def test_a_key_neither_mints_nor_widens_nor_sees_keys(
     bearer, project, method: str, path: str
 ) -> None:

@@ -13,8 +13,10 @@ from connections.models import Connection, CredentialEvent
 from encryption import sha256_hex
 from encryption.registry import databases_of, encrypted_columns
 from projects.models import Project
+from projects.roles import Role
+from tests.projects.factories import member
 
-from .factories import AIKeyFactory, ApiKeyFactory, MembershipFactory, ProjectFactory, UserFactory
+from .factories import AIKeyFactory, ApiKeyFactory, ProjectFactory, UserFactory
 
 pytestmark = pytest.mark.django_db
 
@@ -65,7 +67,7 @@ def rich(project) -> Project:
     """A project with something of everything."""
     connect(project)
     connect(project)
-    MembershipFactory(project=project)
+    member(project, Role.VIEWER)
     ApiKeyFactory(project=project)
     return project
 
@@ -121,7 +123,7 @@ def test_a_dry_run_lists_and_changes_nothing(rich, command: str) -> None:
     before = everything()
     if command == "erase_user":
         out = erase(command, rich.owner.username, dry_run=True, with_projects=True)
-        assert "apikeys.AIKey.api_key [default]: 1 encrypted values would be erased" in out
+        assert "apikeys.AIKey.api_key [default]: 1 encrypted value would be erased" in out
     else:
         out = erase(command, str(rich.pk), dry_run=True)
     assert "connections.Connection.credentials [default]: 2 encrypted values would be" in out

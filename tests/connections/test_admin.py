@@ -1,13 +1,18 @@
 import re
+import threading
 from datetime import timedelta
 
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
+from django.db import connection as database, connections as databases
 from django.urls import reverse
 from django.utils import timezone
+from rest_framework.test import APIClient
 
+from connections.admin.connection import ConnectionAdmin
 from connections.models import Connection, CredentialEvent, Metric
+from projects.admin import ProjectScopedAdmin
 from projects.roles import Role
 from tests.connections.factories import CANARY, ConnectionFactory, poison
 from tests.projects.factories import ProjectFactory, member
@@ -146,7 +151,7 @@ def test_a_new_destination_needs_all_credentials_again(client):
     assert Connection.objects.get().config["base_url"] == "https://prometheus.example"
 
 
-@pytest.mark.parametrize("mask", ["••••••••", "********", "set", "<Ciphertext deadbeef>"])
+@pytest.mark.parametrize("mask", ["••••••••", "********", "set", "(set)", "<Ciphertext deadbeef>"])
 def test_a_mask_is_never_stored(client, mask):
     connection = ConnectionFactory()
     response = client.post(
@@ -188,6 +193,156 @@ def test_what_a_sync_wrote_meanwhile_is_not_undone(client):
     client.post(page(connection), form)
     stored = Connection.objects.get()
     assert (stored.health_score, stored.failures, stored.name) == (25, 3, "New")
+
+
+# -- somebody else changes the connection meanwhile -------------------------------------------
+
+MOVE = {
+    "config": {"base_url": "https://new.example"},
+    "credentials": {"username": "new user", "password": "new password"},
+}
+
+
+def patch(connection, change):
+    rest = APIClient()
+    rest.force_authenticate(connection.project.owner)
+    address = f"/api/v1/projects/{connection.project_id}/connections/{connection.pk}/"
+    return rest.patch(address, change)
+
+
+@pytest.fixture
+def between(monkeypatch):
+    """Let REST change a connection after a POST to the admin site read it, and before the form is
+    made of what was read."""
+
+    def between(change):
+        original = ProjectScopedAdmin.get_object
+        reads = []
+
+        def get_object(self, request, object_id, from_field=None):
+            found = original(self, request, object_id, from_field)
+            reads.append(request.method)
+            if reads == ["POST", "POST"]:  # the first was for the links of the page
+                assert patch(found, change).status_code == 200
+            return found
+
+        monkeypatch.setattr(ProjectScopedAdmin, "get_object", get_object)
+
+    return between
+
+
+def shown(client, connection):
+    """What a browser sends back of the page if nothing is changed."""
+    fields = client.get(page(connection)).context["adminform"].form
+    values = data(connection)
+    for field in fields:
+        if field.field.show_hidden_initial:
+            values[field.html_initial_name] = field.initial
+            values[field.html_name] = field.initial
+        if field.is_hidden:
+            values[field.html_name] = field.initial
+    return values
+
+
+def test_a_new_credential_of_another_is_not_sent_to_the_old_host(client, between):
+    connection = ConnectionFactory(prometheus=True)
+    between(MOVE)
+    response = client.post(page(connection), data(connection, name="New"))
+    assert problems(response) == {"__all__": ["credentials_required_for_new_destination"]}
+    stored = Connection.objects.get()
+    assert (stored.config["base_url"], stored.credentials) == (
+        "https://new.example",
+        MOVE["credentials"],
+    )
+
+
+def test_credentials_are_merged_with_those_of_now(client, between):
+    connection = ConnectionFactory(prometheus=True)
+    between({"credentials": {"password": "new password"}})
+    response = client.post(page(connection), data(connection, credential_username="new user"))
+    assert response.status_code == 302, problems(response)
+    assert Connection.objects.get().credentials == MOVE["credentials"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_another_writer_waits_until_the_form_is_saved(client, monkeypatch):
+    if database.vendor == "sqlite" and database.is_in_memory_db():
+        pytest.skip("threads share one connection to a database in memory")
+    connection = ConnectionFactory(prometheus=True)
+    replies = []
+    save_model = ConnectionAdmin.save_model
+
+    def rest():
+        replies.append(patch(connection, MOVE).status_code)
+        databases.close_all()
+
+    writer = threading.Thread(target=rest)
+
+    def slow(self, *args):
+        writer.start()
+        writer.join(timeout=1)  # it is done by now, or waits
+        save_model(self, *args)
+
+    monkeypatch.setattr(ConnectionAdmin, "save_model", slow)
+    form = data(connection, name="New", credential_username="other user")
+    response = client.post(page(connection), form)
+    writer.join()
+    assert (response.status_code, replies) == (302, [200])
+    stored = Connection.objects.get()
+    assert (stored.name, stored.config["base_url"], stored.credentials) == (
+        "New",
+        "https://new.example",
+        MOVE["credentials"],
+    )
+
+
+def test_the_configuration_is_written_only_if_it_changed(client, monkeypatch):
+    connection = ConnectionFactory(prometheus=True)
+    written = []
+    save = Connection.save
+    monkeypatch.setattr(
+        Connection,
+        "save",
+        lambda self, **options: [written.append(options["update_fields"]), save(self, **options)],
+    )
+    client.post(page(connection), data(connection, name="New"))
+    client.post(page(connection), data(connection, name="New", config_queries="up = up"))
+    assert written == [["name", "updated_at"], ["config", "updated_at"]]
+
+
+def test_a_form_of_an_older_configuration_is_refused(client):
+    connection = ConnectionFactory(prometheus=True)
+    form = shown(client, connection)
+    assert patch(connection, {"config": {"queries": {"down": "1 - up"}}}).status_code == 200
+    response = client.post(page(connection), {**form, "name": "New"})
+    assert problems(response) == {"__all__": ["changed_meanwhile"]}
+    assert Connection.objects.get().config["queries"] == {"down": "1 - up"}
+    again = shown(client, connection) | {"config_queries": "down = 1 - up", "name": "New"}
+    response = client.post(page(connection), again)
+    assert response.status_code == 302, problems(response)
+    assert "Seen" not in LogEntry.objects.get().change_message
+
+
+def test_a_secret_typed_into_an_older_form_goes_nowhere(client):
+    connection = ConnectionFactory(prometheus=True)
+    form = shown(client, connection)
+    assert patch(connection, MOVE).status_code == 200
+    response = client.post(
+        page(connection), {**form, "credential_username": "u", "credential_password": "p"}
+    )
+    assert problems(response) == {"__all__": ["changed_meanwhile"]}
+    assert Connection.objects.get().credentials == MOVE["credentials"]
+
+
+def test_what_is_left_in_an_older_form_undoes_no_edit(client):
+    connection = ConnectionFactory(prometheus=True)
+    form = shown(client, connection)
+    assert patch(connection, {"status": "paused"}).status_code == 200
+    assert client.post(page(connection), {**form, "name": "New"}).status_code == 302
+    assert patch(connection, {"name": "Newer"}).status_code == 200
+    assert client.post(page(connection), {**form, "status": "active"}).status_code == 302
+    stored = Connection.objects.get()
+    assert (stored.name, stored.status) == ("Newer", "paused")
 
 
 def test_metrics_are_drawn(client):
@@ -239,7 +394,7 @@ def test_staff_see_the_connections_of_their_projects_alone(client, project):
     assert other.project.name not in text
     assert client.get(page(mine)).status_code == 200
     for address in (page(other), page(other, "delete"), page(other, "history")):
-        assert client.get(address).status_code == 302  # back to the index: it does not exist
+        assert client.get(address).status_code == 404
     for name in ("test", "sync", "reveal"):
         assert client.post(page(other, name)).status_code == 404
     text = client.get(f"{ADD}?service=stripe").content.decode()
@@ -342,6 +497,8 @@ def test_reveal_locks_out_who_guesses(client, settings):
     response = client.post(address, {**body, "password": "a long password"})
     assert CANARY not in response.content.decode()
     assert "too often" in response.content.decode()
+    assert response.status_code == 429
+    assert 0 < int(response.headers["Retry-After"]) <= 15 * 60
     assert not CredentialEvent.objects.exists()
 
 
@@ -355,3 +512,41 @@ def test_the_record_of_a_reveal_is_committed_before_anything_is_decrypted(client
     )
     assert "cannot be decrypted" in response.content.decode()
     assert CredentialEvent.objects.get().action == "reveal"
+
+
+@pytest.mark.parametrize("name", ["name", "config_base_url", "config_queries"])
+@pytest.mark.parametrize("other", [{}, {"status": "no such status"}], ids=["alone", "two errors"])
+def test_a_secret_in_the_wrong_field_is_not_shown_again(client, project, name, other):
+    address = f"{reverse('admin:connections_connection_add')}?service=prometheus"
+    secret = f"https://user:{CANARY}@host.example"
+    typed = {"config_queries": f"up = {secret}"}.get(name, secret)
+    form = {"project": project.pk, "name": "x", "status": "active", **other, name: typed}
+    response = client.post(address, form)
+    assert response.status_code == 200
+    assert "This looks like a secret" in response.content.decode()
+    assert CANARY not in response.content.decode()
+    assert not Connection.objects.exists()
+
+
+def test_a_deletion_counts_the_metrics_and_does_not_load_them(
+    client, project, django_assert_max_num_queries
+):
+    connections = ConnectionFactory.create_batch(2, project=project)
+    now = timezone.now()
+    for connection in connections:
+        Metric.objects.bulk_create(
+            Metric(connection=connection, metric_id=f"m{number}", at=now, value=number)
+            for number in range(50)
+        )
+    address = reverse("admin:connections_connection_delete", args=[connections[0].pk])
+    with django_assert_max_num_queries(12):
+        page = client.get(address).content.decode()
+    assert "Metrics: 50" in page
+    assert "m49" not in page
+    listed = reverse("admin:connections_connection_changelist")
+    chosen = {"action": "delete_selected", "_selected_action": [one.pk for one in connections]}
+    page = client.post(listed, chosen).content.decode()
+    assert "Metrics: 100" in page
+    client.post(listed, {**chosen, "post": "yes"})
+    assert not Connection.objects.exists()
+    assert not Metric.objects.exists()

@@ -140,6 +140,44 @@ def test_a_reply_that_nobody_foresaw_is_a_failure_that_tells_nothing(service, ca
     assert Connection.objects.get().lease_until is None
 
 
+UNSTORABLE = {
+    "long id": Sample("x" * 201, NOW, 1.0),
+    "empty id": Sample("", NOW, 1.0),
+    "NUL": Sample("with\0nul", NOW, 1.0),
+    "line break": Sample("with\nbreak", NOW, 1.0),
+    "lone surrogate": Sample("lone\ud800", NOW, 1.0),
+    "id that is a number": Sample(5, NOW, 1.0),
+    "NaN": Sample("charges", NOW, float("nan")),
+    "infinity": Sample("charges", NOW, float("inf")),
+    "huge": Sample("charges", NOW, 10**400),
+    "text": Sample("charges", NOW, CANARY),
+    "nothing": Sample("charges", NOW, None),
+    "naive time": Sample("charges", NOW.replace(tzinfo=None), 1.0),
+    "time as a text": Sample("charges", "2026-01-01", 1.0),
+}
+
+
+@pytest.mark.parametrize("sample", UNSTORABLE)
+def test_what_cannot_be_stored_is_a_failure_of_the_service(service, caplog, sample):
+    connection = ConnectionFactory()
+    service.samples = [*SAMPLES, UNSTORABLE[sample]]
+    assert sync.sync_connection(connection.pk).code == "unexpected_reply"
+    assert values() == []
+    stored = Connection.objects.get()
+    assert (stored.last_error, stored.health_score) == ("unexpected_reply", 75)
+    assert stored.lease_until is None
+    assert CANARY not in caplog.text
+
+
+def test_the_values_of_one_sync_have_an_end(service, monkeypatch):
+    monkeypatch.setattr(sync, "MOST_SAMPLES", 3)
+    connection = ConnectionFactory()
+    service.samples = SAMPLES
+    assert sync.sync_connection(connection.pk).ok
+    service.samples = (Sample("charges", NOW, 1.0) for _ in iter(int, 1))  # without end
+    assert sync.sync_connection(connection.pk).code == "too_many_values"
+
+
 def test_unreadable_credentials(service):
     connection = ConnectionFactory()
     poison(connection)
@@ -381,6 +419,9 @@ def test_the_tasks(service, monkeypatch):
     assert sent == [(str(due.pk),)]
     tasks.sync(*sent[0])
     assert Connection.objects.get(pk=due.pk).last_synced_at
+    tasks.sync(*sent[0])  # sent a second time, while the first one still waited
+    assert len(service.calls) == 1
+    Connection.objects.update(last_tried_at=None)
     Connection.objects.claim(due.pk, timezone.now())
     tasks.sync(*sent[0])
     assert len(service.calls) == 1

@@ -1,3 +1,5 @@
+from base64 import b64encode
+
 import pytest
 from django.db import connection as database
 from rest_framework.test import APIClient
@@ -372,3 +374,110 @@ def test_filters(client, project):
         results = client.get(f"{url(project)}?{query}").json()["results"]
         assert [one["name"] for one in results] == expected
     assert client.get(f"{url(project)}?status={CANARY}").status_code == 400
+
+
+@pytest.mark.parametrize("name", ["status", "health_below", "synced_before"])
+@pytest.mark.parametrize("value", ["", "%20"], ids=["empty", "blank"])
+def test_a_filter_without_a_value_is_refused(client, project, name, value):
+    """It would show all, as if nothing had been asked for."""
+    response = client.get(f"{url(project)}?{name}={value}")
+    assert response.status_code == 400
+    assert (name, "blank") in codes(response)
+    assert client.get(f"{url(project)}?name=").status_code == 200
+
+
+@pytest.mark.parametrize("value", ["1.5", "1e3", "nan", "x"])
+def test_a_health_score_is_a_whole_number(client, project, value):
+    assert client.get(f"{url(project)}?health_below={value}").status_code == 400
+    for extreme in (10**30, -(10**30)):
+        assert client.get(f"{url(project)}?health_below={extreme}").status_code == 200
+
+
+@pytest.mark.parametrize("name", ["start", "end"])
+def test_a_limit_of_time_without_a_value_is_refused(client, project, name):
+    connection = ConnectionFactory(project=project)
+    response = client.get(f"{url(project, connection)}metrics/?{name}=")
+    assert response.status_code == 400
+    assert codes(response) == {(name, "blank")}
+
+
+@pytest.mark.parametrize(
+    "position",
+    [
+        "p=2026",
+        "p=%00",
+        "r=1&p=%27%3B+DROP+TABLE",
+        "p=-1",
+        "p=2026-01-01",
+        "p=0001-01-01T00:00%2B14:00",
+    ],
+)
+@pytest.mark.parametrize("suffix", ["", "metrics/"], ids=["connections", "metrics"])
+def test_a_cursor_that_is_none_of_ours_is_400(client, project, position, suffix):
+    connection = ConnectionFactory(project=project)
+    base = url(project, connection, suffix) if suffix else url(project)
+    cursor = b64encode(position.encode()).decode()
+    response = client.get(base, {"cursor": cursor})
+    assert response.status_code == 400
+    assert codes(response) == {("cursor", "invalid")}
+    assert position not in response.content.decode()
+
+
+@pytest.mark.parametrize(
+    "cursor", ["x", "é", "!", "bz14", "cj14", "YT0x", "MQ=="]
+)  # o=x, r=x, a=1, 1
+@pytest.mark.parametrize("where", ["", "{}/connections/", "{}/members/", "{}/api-keys/"])
+def test_what_is_no_cursor_at_all_is_400(client, project, where, cursor):
+    response = client.get(f"/api/v1/projects/{where.format(project.pk)}", {"cursor": cursor})
+    assert response.status_code == 400
+    assert codes(response) == {("cursor", "invalid")}
+
+
+def test_pages_follow_each_other(client, project):
+    made = ConnectionFactory.create_batch(5, project=project)
+    seen, following = [], f"{url(project)}?page_size=2"
+    while following:
+        page = client.get(following).json()
+        seen += [one["id"] for one in page["results"]]
+        following = page["next"]
+    assert seen == [str(one.pk) for one in reversed(made)]
+
+
+@pytest.mark.parametrize("moment", ["9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00%2B14:00"])
+def test_a_time_beyond_all_times_is_refused(client, project, moment):
+    connection = ConnectionFactory(project=project)
+    for name, base in (
+        ("synced_before", url(project)),
+        ("start", url(project, connection, "metrics/")),
+        ("end", url(project, connection, "metrics/")),
+    ):
+        response = client.get(f"{base}?{name}={moment}")
+        assert response.status_code == 400
+        assert codes(response) == {(name, "invalid")}
+
+
+@pytest.mark.parametrize("end", ["test", "sync"])
+def test_a_test_takes_nothing_from_the_request(client, project, end):
+    """Neither another host for the stored credentials, nor other credentials."""
+    connection = ConnectionFactory(project=project, prometheus=True)
+    for body in ({"config": {"base_url": "https://evil.example"}}, {"credentials": {}}):
+        response = client.post(url(project, connection, f"{end}/"), body)
+        assert response.status_code == 400
+        assert codes(response) == {("non_field_errors", "unknown_field")}
+    assert not CredentialEvent.objects.exists()
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\u202egnp.exe", "\x1b[2J", "zero\u200bwidth"], ids=ascii)
+def test_a_name_is_printable(client, project, name):
+    connection = ConnectionFactory(project=project)
+    response = client.patch(url(project, connection), {"name": name})
+    assert response.status_code == 400
+    assert codes(response) == {("name", "unprintable")}
+
+
+@pytest.mark.parametrize("size", [3_000_000, 30_000_000])
+def test_a_body_that_is_too_large_is_an_error_like_all_others(client, project, size):
+    body = {"service": "stripe", "name": "x", "credentials": {"api_key": "x" * size}}
+    response = client.post(url(project), body)
+    assert response.status_code == 400
+    assert codes(response) == {(None, "request_too_large")}

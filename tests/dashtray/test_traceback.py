@@ -4,7 +4,6 @@ import pytest
 from django.http import HttpRequest, HttpResponse
 from django.test import Client, override_settings
 from django.urls import path
-from django.views.debug import get_default_exception_reporter_filter
 from django.views.decorators.csrf import csrf_exempt
 
 CANARY = "sk_live_canary_4eC39HqLyjWDarjtT1zdp7dc"
@@ -16,12 +15,6 @@ class Connection:
 
     def __repr__(self) -> str:
         return f"<Connection {self.secret}>"
-
-
-@pytest.fixture(autouse=True)
-def _filter_of_the_settings() -> None:
-    # Django keeps the filter of the first page that it shows, which may be one of another test.
-    get_default_exception_reporter_filter.cache_clear()
 
 
 @csrf_exempt

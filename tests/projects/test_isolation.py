@@ -1,9 +1,6 @@
 """What belongs to a project does not exist for anybody else: every route, so new ones too."""
 
-from collections.abc import Iterator
-
 import pytest
-from django.urls import URLPattern, URLResolver, get_resolver
 from rest_framework.test import APIClient
 
 from apikeys.models import Actor, ApiKey
@@ -13,23 +10,15 @@ from projects.models import Membership, Project
 from projects.roles import Role
 from tests.connections.factories import ConnectionFactory
 from tests.projects.factories import ProjectFactory, UserFactory, member
+from tests.routes import routes
 
 pytestmark = pytest.mark.django_db
 
 METHODS = ("get", "head", "post", "put", "patch", "delete")
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
-
-def routes(resolver: URLResolver, prefix: str = "") -> Iterator[str]:
-    for pattern in resolver.url_patterns:
-        route = prefix + str(pattern.pattern)
-        if isinstance(pattern, URLResolver):
-            yield from routes(pattern, route)
-        elif isinstance(pattern, URLPattern) and "project_id" in route:
-            yield f"/{route}"
-
-
-ROUTES = sorted(set(routes(get_resolver())))
+#: Every route with a project in it.
+ROUTES = [f"/{route}" for route in routes() if "project_id" in route]
 
 
 def api_key(project: Project) -> tuple[ApiKey, str]:

@@ -3,7 +3,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 
-from projects.models import LegacyId, Membership, Project
+from projects.models import Membership, Project
 from projects.roles import Role
 from tests.projects.factories import ProjectFactory, UserFactory, member
 
@@ -54,9 +54,3 @@ def test_nobody_but_the_owner_has_the_role_of_owner():
         own.full_clean()
     with pytest.raises(ValidationError):
         Membership(role=Role.VIEWER).full_clean()
-
-
-def test_what_was_moved_over_is_known():
-    LegacyId.objects.create(table="users", legacy_id="a", local_id="1")
-    LegacyId.objects.create(table="projects", legacy_id="b", local_id="2")
-    assert LegacyId.objects.known("users", ["a", "b"]) == {"a": "1"}

@@ -92,6 +92,8 @@ def test_put_is_not_offered(project, url):
         ({}, ("name", "required")),
         ({"name": ""}, ("name", "blank")),
         ({"name": "x" * 201}, ("name", "max_length")),
+        ({"name": 5}, ("name", "invalid")),
+        ({"name": True}, ("name", "invalid")),
         ({"name": "x", CANARY: 1}, ("non_field_errors", "unknown_field")),
         ({"name": "x", "owner": CANARY}, ("owner", "read_only_field")),
         ({"name": "x", "id": CANARY}, ("id", "read_only_field")),

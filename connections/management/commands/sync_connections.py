@@ -6,6 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
+from django.utils.translation import ngettext
 
 from connections.models import Connection, Status
 from connections.sync import BusyError, sync_connection
@@ -23,16 +24,18 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, ids: list[uuid.UUID], **options: Any) -> None:
         connections = self._chosen(ids, everything=options["all"])
+        only_if_due = not ids and not options["all"]
         counts: Counter[str] = Counter()
         for pk, name in connections:
             try:
-                outcome = sync_connection(pk)
+                outcome = sync_connection(pk, only_if_due=only_if_due)
             except BusyError:
                 counts["busy"] += 1
                 continue
             counts["ok" if outcome.ok else "failed"] += 1
             style = self.style.SUCCESS if outcome.ok else self.style.ERROR
-            self.stdout.write(style(f"{pk} {name}: {outcome.code}, {outcome.stored} values"))
+            values = ngettext("%d value", "%d values", outcome.stored) % outcome.stored
+            self.stdout.write(style(f"{pk} {name}: {outcome.code}, {values}"))
         total = ", ".join(f"{counts[kind]} {kind}" for kind in ("ok", "failed", "busy"))
         self.stdout.write(total)
         if counts["failed"]:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils.translation import ngettext
 
 from apikeys.erasure import Erasure, erase_project
 from apikeys.management import arguments
@@ -42,13 +43,19 @@ class EraseCommand(BaseCommand):
         """
         verb = "would be erased" if options["dry_run"] else "erased"
         for (alias, label), count in sorted(done.values.items()):
-            self.stdout.write(f"{label} [{alias}]: {count} encrypted values {verb}")
+            values = ngettext("encrypted value", "encrypted values", count)
+            self.stdout.write(f"{label} [{alias}]: {count} {values} {verb}")
         for label, count in sorted(done.rows.items()):
             if count:
-                self.stdout.write(f"{label}: {count} rows {verb}")
+                self.stdout.write(f"{label}: {count} {ngettext('row', 'rows', count)} {verb}")
         if done.left:
             raise CommandError(
-                f"{done.left} encrypted values were written meanwhile and are left: run it again."
+                ngettext(
+                    "%d encrypted value was written meanwhile and is left: run it again.",
+                    "%d encrypted values were written meanwhile and are left: run it again.",
+                    done.left,
+                )
+                % done.left
             )
         if not options["dry_run"]:
             self.stdout.write(

@@ -7,6 +7,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import transaction
+from django.utils.translation import ngettext
 
 from apikeys.convex import import_ai_keys, import_api_keys
 from apikeys.scopes import Scope
@@ -55,7 +56,9 @@ class Command(BaseCommand):
             self._import(run, options["api_key_scopes"])
         self._report(run, dry_run=options["dry_run"])
         if run.problems:
-            raise CommandError(f"{len(run.problems)} documents could not be read.")
+            count = len(run.problems)
+            documents = ngettext("document", "documents", count)
+            raise CommandError(f"{count} {documents} could not be read.")
 
     def _import(self, run: Import, scopes: list[str]) -> None:
         import_users(run)

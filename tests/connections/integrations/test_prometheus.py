@@ -2,7 +2,6 @@
 
 import math
 import shutil
-import socket
 import subprocess
 import time
 import urllib.request
@@ -15,14 +14,10 @@ from connections.integrations.base import IntegrationError
 from connections.integrations.fields import named_texts, split_named_texts
 from connections.integrations.prometheus import Prometheus, grid
 from tests.connections.factories import CANARY
+from tests.dashtray.server import free_port
 
 #: bcrypt of the password below, as Prometheus's web configuration asks for it.
 PASSWORD = "a password for this test"
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
