@@ -2,8 +2,10 @@
 
 import argparse
 import gc
+import json
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 os.environ["DJANGO_SETTINGS_MODULE"] = "benchmarks.settings"
@@ -22,7 +25,16 @@ django.setup()
 from django.core.management import call_command  # noqa: E402
 from django.db import OperationalError, connections  # noqa: E402
 
-from benchmarks import chart, keys, models, report, rotations, rows, values  # noqa: E402
+from benchmarks import (  # noqa: E402
+    chart,
+    keys,
+    lookups,
+    models,
+    report,
+    rest,
+    rows,
+    values,
+)
 from benchmarks.timing import Clock, Timing  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results"
@@ -36,6 +48,7 @@ def sizes(rows: int, repetitions: int) -> dict[str, Any]:
         "rotated": rows * 10,
         "v1 tenants": max(5, rows // 20),
         "growth": (rows // 10, rows, rows * 10),
+        "connections": min(100, rows // 20),
         "values": 300,
         "singles": max(20, rows // 40),
         "repetitions": repetitions,
@@ -47,9 +60,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small numbers: to see that it runs")
     parser.add_argument("--rows", type=int, default=10_000, help="rows of a table (10,000)")
     parser.add_argument("--repetitions", type=int, default=7, help="of each measure (7)")
+    parser.add_argument("--only", choices=["lookups"], help="print this part, and keep nothing")
     options = parser.parse_args()
     quick = options.quick
     size = sizes(200, 1) if quick else sizes(options.rows, options.repetitions)
+    if options.only:
+        only_lookups(size)
+        return
     path = RESULTS / f"{'quick' if quick else 'full'}.json"
     gc.collect()
     gc.freeze()  # what was imported is not looked at before each measure again
@@ -61,12 +78,16 @@ def main() -> None:
     )
     with database("default"):
         result["databases"]["SQLite"] = of_database("SQLite", "default", size)
+        result["databases"]["SQLite"] |= of_rotation("sqlite", size)
         report.save(path, result)  # a run that is broken off keeps what it has
         result["keys"] = shown("API keys", keys.measure(size["singles"], size["repetitions"]))
+        figures = rest.measure(size["connections"], size["singles"], size["repetitions"])
+        result["rest"] = shown("REST, requests from the view to the reply", figures)
     Clock.use(time.perf_counter)
     try:
         with database("postgresql"):
             result["databases"]["PostgreSQL"] = of_database("PostgreSQL", "postgresql", size)
+        result["databases"]["PostgreSQL"] |= of_rotation("postgresql", size)
     except OperationalError as error:
         if not quick:
             raise
@@ -77,6 +98,35 @@ def main() -> None:
     result["load at the end"] = os.getloadavg()
     report.save(path, result)
     path.with_suffix(".svg").write_text(chart.draw(result), encoding="utf-8")
+
+
+def of_rotation(name: str, size: dict[str, Any]) -> dict[str, Any]:
+    """The measures of rotations, by a process of their own: several share a database there."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "rotation.json"
+        command = [sys.executable, "-m", "benchmarks.rotation_speed", name, "--result", str(path)]
+        for option, key in (("--rows", "rotated"), ("--tenants", "v1 tenants")):
+            command += [option, str(size[key])]
+        command += ["--repetitions", str(min(size["repetitions"], 3))]
+        subprocess.run(command, check=True)
+        found = json.loads(path.read_text(encoding="utf-8"))
+    return {kind: found[kind] for kind in ("rotation", "rotation from v1")}
+
+
+def only_lookups(size: dict[str, Any]) -> None:
+    """Measure lookups alone."""
+    clocks = {"SQLite": time.process_time, "PostgreSQL": time.perf_counter}
+    aliases = {"SQLite": "default", "PostgreSQL": "postgresql"}
+    print(report.heading(machine()))
+    for title, alias in aliases.items():
+        Clock.use(clocks[title])
+        with database(alias):
+            shown(f"{title}: lookups", of_lookups(alias, size))
+
+
+def of_lookups(alias: str, size: dict[str, Any]) -> dict[str, dict[str, Timing]]:
+    """The measures of lookups among ten times as many rows as in a table."""
+    return lookups.measure(alias, size["rotated"], size["repetitions"], size["singles"])
 
 
 def machine() -> dict[str, Any]:
@@ -127,12 +177,8 @@ def of_database(title: str, alias: str, size: dict[str, Any]) -> dict[str, Any]:
     figures["tenants"] = shown(
         f"{title}: many tenants", rows.cold_tenants(alias, size["tenants"], repetitions)
     )
-    figures["rotation"] = shown(
-        f"{title}: rotation", rotations.measure(alias, size["rotated"], min(repetitions, 3))
-    )
-    figures["rotation from v1"] = rotations.from_v1(alias, size["rotated"], size["v1 tenants"])
-    print(report.plain(figures["rotation from v1"]))
-    figures["growth"] = shown(f"{title}: growth", rows.growth(alias, size["growth"], 1))
+    figures["lookups"] = shown(f"{title}: lookups", of_lookups(alias, size))
+    figures["growth"] = shown(f"{title}: growth", rows.growth(alias, size["growth"]))
     for model in models.TABLES[1:]:
         rows.empty(model, alias)
     return figures

@@ -1,6 +1,5 @@
 """Verification of an API key against djangorestframework-api-key, on SQLite."""
 
-from collections.abc import Callable
 from importlib import import_module
 
 from django.contrib.auth import get_user_model
@@ -9,7 +8,7 @@ from rest_framework.request import Request
 
 from apikeys.authentication import ApiKeyAuthentication
 from apikeys.models import Actor, ApiKey
-from benchmarks.timing import Task, Timing, interleaved
+from benchmarks.timing import Timing, interleaved, repeated
 from projects.models import Project
 
 
@@ -29,8 +28,8 @@ def measure(times: int, repetitions: int) -> dict[str, dict[str, Timing]]:
     )
     authentication = ApiKeyAuthentication()
     tasks = {
-        "query alone": _many(lambda: ApiKey.objects.get(key_hash=key.key_hash), times),
-        "dashtray": _many(lambda: authentication.authenticate(request), times),
+        "query alone": repeated(lambda: ApiKey.objects.get(key_hash=key.key_hash), times),
+        "dashtray": repeated(lambda: authentication.authenticate(request), times),
     }
     try:
         theirs = import_module("rest_framework_api_key.models").APIKey
@@ -38,13 +37,7 @@ def measure(times: int, repetitions: int) -> dict[str, dict[str, Timing]]:
     except (ImportError, RuntimeError):
         pass  # the table says that it does not run
     else:
-        tasks["djangorestframework-api-key"] = _many(lambda: theirs.objects.is_valid(text), times)
+        tasks["djangorestframework-api-key"] = repeated(
+            lambda: theirs.objects.is_valid(text), times
+        )
     return {"verify an API key": interleaved(tasks, times, repetitions)}
-
-
-def _many(function: Callable[[], object], times: int) -> Task:
-    def run() -> None:
-        for _ in range(times):
-            function()
-
-    return lambda: run

@@ -64,10 +64,10 @@ def _fill(rows: int) -> None:
     from django.db import connection, transaction  # noqa: PLC0415
 
     from benchmarks.models import Encrypted, Tenant  # noqa: PLC0415
-    from benchmarks.rotations import _OLD  # noqa: PLC0415
+    from benchmarks.rotations import OLD  # noqa: PLC0415
     from encryption.core.keyring import Keyring  # noqa: PLC0415
 
-    keyring, field = Keyring(_OLD), Encrypted._meta.get_field("secret")
+    keyring, field = Keyring(OLD), Encrypted._meta.get_field("secret")
     with connection.schema_editor() as editor:
         editor.create_model(Tenant)
         editor.create_model(Encrypted)
@@ -85,13 +85,13 @@ def _fill(rows: int) -> None:
 
 def _rotate(rows: int) -> None:
     from benchmarks.models import Encrypted  # noqa: PLC0415
-    from benchmarks.rotations import _NEW, _OLD  # noqa: PLC0415
+    from benchmarks.rotations import NEW, OLD  # noqa: PLC0415
     from encryption.core.keyring import Keyring  # noqa: PLC0415
     from encryption.registry import EncryptedColumn  # noqa: PLC0415
     from encryption.rotation import Rotation  # noqa: PLC0415
 
     column = EncryptedColumn(Encrypted, Encrypted._meta.get_field("secret"))
-    report = Rotation(column, "default", keyring=Keyring(_NEW, [_OLD])).run()
+    report = Rotation(column, "default", keyring=Keyring(NEW, [OLD])).run()
     if report.rotated != rows:
         raise RuntimeError(f"{report.rotated} of {rows} rows were rotated")
 

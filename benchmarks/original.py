@@ -1,8 +1,15 @@
-"""The original product's scheme, as it does it: one PBKDF2 per operation, and by hand."""
+"""The original product's scheme, as it does it: one PBKDF2 per operation, and by hand.
 
+It was written for WebCrypto: `original.mjs` is that, for Node.
+"""
+
+import json
+import shutil
+import subprocess
 from base64 import b64decode, b64encode
 from functools import lru_cache
 from os import urandom
+from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -27,3 +34,15 @@ def encrypt(text: str, ready: AESGCM) -> str:
 def decrypt(token: str, ready: AESGCM) -> str:
     data = b64decode(token)
     return ready.decrypt(data[:12], data[12:], None).decode()
+
+
+def in_node(characters: int, times: int = 10) -> dict[str, float] | None:
+    """Time it in Node: microseconds by "encrypt" and "decrypt"; ``None`` where there is no Node."""
+    node = shutil.which("node")
+    if node is None:
+        return None
+    program = Path(__file__).with_suffix(".mjs")
+    command = [node, str(program), str(characters), str(times)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found

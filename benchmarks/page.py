@@ -16,11 +16,16 @@ def main() -> None:
     """Replace what stands between the marks of each table, and the chart."""
     result = json.loads((RESULTS / "full.json").read_text(encoding="utf-8"))
     tables = {"values": report.markdown(result["values"]), "machine": _machine(result)}
-    if "keys" in result:
-        tables["keys"] = report.markdown(result["keys"])
+    for part in ("keys", "rest"):
+        if part in result:
+            tables[part] = report.markdown(result[part])
     for database, figures in result["databases"].items():
         for kind, measured in figures.items():
-            if kind != "rotation from v1":
+            if kind == "rotation":
+                tables[f"{database} {kind}"] = report.rates(measured)
+            elif kind == "rotation from v1":
+                tables[f"{database} {kind}"] = report.busy(measured)
+            else:
                 tables[f"{database} {kind}"] = report.markdown(measured)
     text = PAGE.read_text(encoding="utf-8")
     for name, table in tables.items():

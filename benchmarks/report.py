@@ -31,6 +31,7 @@ def plain(figures: Mapping[str, float]) -> str:
 
 def save(path: Path, result: Mapping[str, Any]) -> None:
     text = json.dumps(result, indent=1, default=list)
+    path.parent.mkdir(exist_ok=True)
     path.write_text(text + "\n", encoding="utf-8")
 
 
@@ -41,6 +42,25 @@ def markdown(figures: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     for place, name in enumerate(names):
         cells = [_cell(timings.get(name), first=not place) for timings in figures.values()]
         rows.append([name, *cells])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def rates(figures: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """A table of rows a second, and what part of the first line's they are."""
+    rows = [["", "rows a second", "of the bare limit"], ["---", "---:", "---:"]]
+    for timings in figures.values():
+        for name, timing in timings.items():
+            rate, part = 1e6 / timing["microseconds"], 1 / timing["ratio"]
+            rows.append([name, f"{rate:,.0f}", f"{part:.2f}"])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def busy(figures: Mapping[str, Mapping[str, float]]) -> str:
+    """A table with a line for each number of processes: seconds, and how many cores were busy."""
+    rows = [["processes", "seconds", "cores busy"], ["---:", "---:", "---:"]]
+    for count, found in figures.items():
+        cores = found["processor seconds per second"]
+        rows.append([count, f"{found['seconds']:.1f}", f"{cores:.2f} of {found['cores']:.0f}"])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

@@ -4,37 +4,49 @@ import os
 import time
 from typing import Any
 
+from django.conf import settings
 from django.db import connections, transaction
 
 from benchmarks.models import PEERS, Encrypted, Tenant
 from benchmarks.rows import TEXT, Model, empty
 from benchmarks.timing import Task, Timing, interleaved
+from encryption.conf import get_keyring, reset
 from encryption.core.derivation import MasterKey
 from encryption.core.keyring import Keyring
+from encryption.processes import Workers
+from encryption.ranges import collect, plan
 from encryption.registry import EncryptedColumn
-from encryption.rotation import Rotation
+from encryption.rotation import DEFAULT_BATCH_SIZE, Options, Rotation
 
-_OLD, _NEW = (
-    MasterKey("an old key for measurements, known"),
-    MasterKey("a new key for measurements, known"),
-)
-_PAGE = 1_000
+_KEYS = "an old key for measurements, known", "a new key for measurements, known"
+OLD, NEW = MasterKey(_KEYS[0]), MasterKey(_KEYS[1])
+_PAGE = DEFAULT_BATCH_SIZE
 _COLUMN = EncryptedColumn(Encrypted, Encrypted._meta.get_field("secret"))
 _TABLE = Encrypted._meta.db_table
 
 
-def measure(alias: str, rows: int, repetitions: int) -> dict[str, dict[str, Timing]]:
+def measure(
+    alias: str, rows: int, repetitions: int, processes: int = 1
+) -> dict[str, dict[str, Timing]]:
     """Time a rotation from one v2 key to another, and those of the peers that can do one.
 
     The peers have no command that reads back or keeps a user's edit: they are timed with the
     fastest way there is, upserts of pages without any check.
+
+    Args:
+        processes: time a rotation in so many processes too; the database is in no memory then.
     """
-    before = _stored(alias, Keyring(_OLD), rows)
-    after = {pk: token for pk, _, token in _stored(alias, Keyring(_NEW), rows)}
+    before = _stored(alias, Keyring(OLD), rows)
+    after = {pk: token for pk, _, token in _stored(alias, Keyring(NEW), rows)}
     tasks = {
         "bare limit": lambda: _fill(alias, before) or (lambda: _bare(alias, after)),
         "dashtray": lambda: _fill(alias, before) or (lambda: _rotate(alias, rows)),
     }
+    if processes > 1:
+        use_keys()
+        tasks[f"dashtray, {processes} processes"] = lambda: (
+            _fill(alias, before) or (lambda: _rotate_in(processes, rows))
+        )
     figures = interleaved(tasks, rows, repetitions)
     few = min(rows, 10_000)
     for peer in PEERS:
@@ -45,20 +57,35 @@ def measure(alias: str, rows: int, repetitions: int) -> dict[str, dict[str, Timi
     return {f"rotate {rows:,}, v2 to v2": figures}
 
 
-def from_v1(alias: str, rows: int, tenants: int) -> dict[str, float]:
-    """Rotate v1 rows of many tenants once: seconds, and how many cores that kept busy."""
-    old = Keyring(_OLD, write_format="v1")
+def from_v1(alias: str, rows: int, tenants: int, processes: int) -> dict[str, float]:
+    """Rotate v1 rows of many tenants once: seconds, and how many cores that kept busy.
+
+    Of PostgreSQL, the server's processor time is not counted.
+    """
+    old = Keyring(OLD, write_format="v1")
     _fill(alias, _stored(alias, old, rows, tenants))
-    start, cpu = time.perf_counter(), time.process_time()
-    _rotate(alias, rows)
+    use_keys()
+    start, cpu = time.perf_counter(), _processor_seconds()
+    if processes > 1:
+        Rotation(_COLUMN, alias).derive_ahead()
+        _rotate_in(processes, rows)
+    else:
+        _rotate(alias, rows, get_keyring())
     wall = time.perf_counter() - start
     return {
         "rows": rows,
         "tenants": tenants,
+        "processes": processes,
         "seconds": wall,
-        "processor seconds per second": (time.process_time() - cpu) / wall,
+        "processor seconds per second": (_processor_seconds() - cpu) / wall,
         "cores": os.cpu_count() or 1,
     }
+
+
+def _processor_seconds() -> float:
+    """Of this process and those that it has waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def _stored(
@@ -81,10 +108,30 @@ def _fill(alias: str, rows: list[tuple[int, int, str]]) -> None:
         )
 
 
-def _rotate(alias: str, rows: int) -> None:
-    report = Rotation(_COLUMN, alias, keyring=Keyring(_NEW, [_OLD])).run()
+def _rotate(alias: str, rows: int, keyring: Keyring | None = None) -> None:
+    report = Rotation(_COLUMN, alias, keyring=keyring or Keyring(NEW, [OLD])).run()
     if report.rotated != rows or report.failures:
         raise RuntimeError(f"{report.rotated} of {rows} rows were rotated")
+
+
+def use_keys() -> None:
+    """Have the settings name the keys of the measurement, with their roots derived."""
+    settings.ENCRYPTION = {"MASTER_KEY": _KEYS[1], "MASTER_KEY_FALLBACKS": [_KEYS[0]]}
+    reset()
+    get_keyring().key_ids()
+
+
+def _rotate_in(processes: int, rows: int) -> None:
+    """What the command does with `--processes`, planning and records included."""
+    size = max(-(-rows // (4 * processes)), _PAGE)
+    run = plan([(_COLUMN, "default")], Options(), "a measurement", size)
+    workers = Workers(run.pk, processes)
+    with workers.running():
+        while not workers.wait(0.5):
+            collect(run.pk)
+    (counts,) = collect(run.pk).columns
+    if counts["rotated"] != rows or workers.broken:
+        raise RuntimeError(f"{counts} of {rows} rows were rotated")
 
 
 def _bare(alias: str, new: dict[int, str]) -> None:
@@ -96,7 +143,7 @@ def _bare(alias: str, new: dict[int, str]) -> None:
             cursor.execute(
                 f"SELECT id, secret, tenant_id FROM {_TABLE} WHERE secret IS NOT NULL AND id > %s "
                 f"AND substr(secret, 4, 8) <> %s ORDER BY id LIMIT {_PAGE}",
-                [last, _NEW.key_id],
+                [last, NEW.key_id],
             )
             page = cursor.fetchall()
             if not page:
@@ -119,12 +166,13 @@ def _swap(cursor: Any, vendor: str, page: list[tuple[Any, ...]], new: dict[int, 
     if vendor == "postgresql":
         cursor.execute(
             f"UPDATE {_TABLE} SET secret = swaps.new "
-            "FROM unnest(%s::bigint[], %s::text[], %s::text[]) AS swaps (pk, old, new) "
+            "FROM unnest(string_to_array(%s, ',')::bigint[], string_to_array(%s, ','), "
+            "string_to_array(%s, ',')) AS swaps (pk, old, new) "
             f"WHERE id = swaps.pk AND secret = swaps.old",
             [
-                [row[0] for row in page],
-                [row[1] for row in page],
-                [new[row[0]] for row in page],
+                ",".join([str(row[0]) for row in page]),
+                ",".join([row[1] for row in page]),
+                ",".join([new[row[0]] for row in page]),
             ],
         )
     else:

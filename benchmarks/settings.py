@@ -20,6 +20,7 @@ for _variable in (
 os.environ |= {
     "ENV_FILE": "",
     "DEBUG": "false",
+    "ALLOWED_HOSTS": "testserver",
     "DATABASE_URL": "sqlite://:memory:",
     "SECRET_KEY": "a key for measurements, which protects nothing and is known to all",
     "MASTER_ENCRYPTION_KEY": "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0",

@@ -38,6 +38,16 @@ class Clock:
 Task = Callable[[], Callable[[], object]]
 
 
+def repeated(function: Callable[[], object], times: int) -> Task:
+    """A task that calls a function so many times, and has nothing to prepare."""
+
+    def run() -> None:
+        for _ in range(times):
+            function()
+
+    return lambda: run
+
+
 def once(task: Task) -> float:
     """Return the seconds that the timed part of a task takes, without the garbage collector."""
     timed = task()

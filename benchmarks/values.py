@@ -5,7 +5,7 @@ from collections.abc import Callable
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from benchmarks import original
-from benchmarks.timing import Task, Timing, interleaved
+from benchmarks.timing import Timing, interleaved, repeated
 from encryption import decrypt, encrypt
 
 SIZES = (20, 300, 10_000)
@@ -47,6 +47,11 @@ def measure(operations: int, repetitions: int) -> dict[str, dict[str, Timing]]:
             operations,
             repetitions,
         )
+        in_node = original.in_node(size) or {}
+        for direction, microseconds in in_node.items():
+            timings = figures[f"{direction} {size} B"]
+            ratio = microseconds / timings["least"].microseconds
+            timings["original, in Node"] = Timing(microseconds, ratio)
     return figures
 
 
@@ -55,18 +60,10 @@ def _timed(
 ) -> dict[str, Timing]:
     slow = functions.pop("original")
     figures = interleaved(
-        {name: _many(function, operations) for name, function in functions.items()},
+        {name: repeated(function, operations) for name, function in functions.items()},
         operations,
         repetitions,
     )
-    slow_time = interleaved({"original": _many(slow, 3)}, 3, 3)["original"].microseconds
+    slow_time = interleaved({"original": repeated(slow, 3)}, 3, 3)["original"].microseconds
     figures["original"] = Timing(slow_time, slow_time / figures["least"].microseconds)
     return figures
-
-
-def _many(function: Callable[[], object], times: int) -> Task:
-    def run() -> None:
-        for _ in range(times):
-            function()
-
-    return lambda: run
