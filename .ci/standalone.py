@@ -3,12 +3,15 @@
     python .ci/standalone.py WHEEL
 
 Makes an environment of its own with the running Python and the versions of constraints.txt,
-installs the wheel without any extra, and takes a small project through the life of a column: it
-holds plaintext, is adopted with `allow_plaintext`, loses that option, and its model is renamed.
-Exits with an error as soon as something differs from what is documented.
+installs the wheel without any extra, sees that nothing but Django and cryptography came along, runs
+the README's example and a rotation, and takes a small project through the life of a
+column: it holds plaintext, is adopted with `allow_plaintext`, loses that option, and its model is
+renamed. Exits with an error as soon as something differs from what is documented.
 """
 
+import json
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -16,11 +19,17 @@ import venv
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-CONSTRAINTS = Path(__file__).resolve().parent.parent / "constraints.txt"
+ROOT = Path(__file__).resolve().parent.parent
+CONSTRAINTS = ROOT / "constraints.txt"
+#: Django and cryptography, and what they need on one Python or another.
+ALONE = {
+    "asgiref", "cffi", "cryptography", "dashtray", "django", "pip", "pycparser", "setuptools",
+    "sqlparse", "typing-extensions", "tzdata",
+}  # fmt: skip
 
 SETTINGS = """
 SECRET_KEY = "a throw-away"
-INSTALLED_APPS = ["django.contrib.contenttypes", "encryption.apps.EncryptionConfig", "notes"]
+INSTALLED_APPS = ["django.contrib.contenttypes", "encryption", "notes"]
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "db.sqlite3"}}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 """
@@ -169,6 +178,41 @@ def live(project: Project) -> None:
     project.execute(READ_RENAMED)
 
 
+USE_OF_README = """
+from django.contrib.auth.models import Group
+from shop.models import Account
+Account.objects.create(team=Group.objects.create(name="one"), token="x", settings={"a": [1, None]})
+assert (Account.objects.get().token, Account.objects.get().settings) == ("x", {"a": [1, None]})
+"""
+
+
+def readme(project: Project) -> None:
+    """The model of the README, and a change of the master key."""
+    (example,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL
+    )
+    apps = '"django.contrib.auth", "encryption", "shop"]'
+    project.write("settings.py", SETTINGS.replace('"encryption", "notes"]', apps))
+    project.write("shop/__init__.py", "")
+    project.write("shop/models.py", example)
+    project.manage("makemigrations", "shop")
+    project.manage("migrate")
+    project.manage("check", "--fail-level", "WARNING")
+    project.execute(USE_OF_README)
+    project.environ["MASTER_ENCRYPTION_KEY_FALLBACKS"] = project.environ["MASTER_ENCRYPTION_KEY"]
+    project.environ["MASTER_ENCRYPTION_KEY"] = secrets.token_hex(32)
+    project.manage("rotate_master_key")
+    del project.environ["MASTER_ENCRYPTION_KEY_FALLBACKS"]
+    project.manage("encryption_status", "--fail-if-stale")
+    project.manage("check", "--database", "default")
+
+
+def installed(python: Path) -> set[str]:
+    command = [python, "-m", "pip", "list", "--format", "json", "--disable-pip-version-check"]
+    listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return {package["name"].lower().replace("_", "-") for package in json.loads(listed)}
+
+
 def main(wheel: str) -> None:
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -176,6 +220,10 @@ def main(wheel: str) -> None:
         python = folder / "venv" / "bin" / "python"
         install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([python, *install, "-c", CONSTRAINTS, wheel], check=True)
+        expect(
+            installed(python) <= ALONE, f"nothing else is installed: {installed(python) - ALONE}"
+        )
+        readme(Project(python, folder / "readme"))
         live(Project(python, folder / "project"))
 
 

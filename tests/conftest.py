@@ -5,11 +5,21 @@ from typing import Any
 import hypothesis
 import pytest
 from asgiref.sync import async_to_sync
+from django.core.cache import cache
 from django.db import connection
+from django.views.debug import get_default_exception_reporter_filter
 
 # How long an example takes says nothing on a machine that runs other tests meanwhile.
 hypothesis.settings.register_profile("no deadline", hypothesis.settings(), deadline=None)
 hypothesis.settings.load_profile("no deadline")
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> None:
+    """No test is locked out or throttled for what another one did (its users have the same ids),
+    or gets the filter that another one set: Django keeps that of the first page it shows."""
+    cache.clear()
+    get_default_exception_reporter_filter.cache_clear()
 
 
 def pytest_report_header() -> str:

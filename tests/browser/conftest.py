@@ -37,7 +37,8 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser, live_server: Any) -> Iterator[Page]:
     """A page with cookies of its own; relative addresses are those of the live server.
 
-    Fails the test if the page asks another host for anything, or a script of it raises.
+    Fails the test if the page asks another host for anything, a script of it raises, or it does
+    what the content security policy forbids.
     """
     context = browser.new_context(base_url=live_server.url)
     page = context.new_page()
@@ -52,7 +53,15 @@ def page(browser: Browser, live_server: Any) -> Iterator[Page]:
         ),
     )
     page.on("pageerror", lambda error: errors.append(str(error)))
+    forbidden: list[str] = []
+    page.on(
+        "console",
+        lambda said: (
+            forbidden.append(said.text) if "Content Security Policy" in said.text else None
+        ),
+    )
     yield page
     context.close()
     assert foreign == []
     assert errors == []
+    assert forbidden == []

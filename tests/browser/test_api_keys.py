@@ -11,6 +11,7 @@ from playwright.sync_api import Error, Page, expect
 from apikeys import tokens
 from apikeys.models import ApiKey
 from tests.apikeys.factories import ProjectFactory, UserFactory
+from tests.browser.pages import log_in
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -21,13 +22,7 @@ def site(page: Page) -> Page:
     admin.set_password("correct horse")
     admin.save()
     ProjectFactory(name="Storefront", owner=admin)
-    page.goto("/admin/login/")
-    page.get_by_label("Username").fill("admin")
-    page.get_by_label("Password").fill("correct horse")
-    page.get_by_role("button", name="Log in").click()
-    expect(
-        page.get_by_role("link", name="Log out").or_(page.get_by_text("Log out"))
-    ).to_be_visible()
+    log_in(page, "admin", "correct horse")
     return page
 
 
@@ -102,5 +97,6 @@ def test_a_double_click_selects_the_whole_key(site: Page) -> None:
 def test_a_page_that_was_left_keeps_no_key_in_memory(site: Page) -> None:
     """What the page does when it is put aside, whether or not this browser keeps such pages."""
     secret = create(site)[tokens.PREFIX_LENGTH :]
+    site.wait_for_load_state()  # the page's script is there
     site.evaluate("dispatchEvent(new PageTransitionEvent('pagehide', {persisted: true}))")
     assert not holds(site, secret)

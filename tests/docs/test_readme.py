@@ -1,25 +1,16 @@
 """The README is run as it is written."""
 
-import os
 import re
 import secrets
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from django.core.management import get_commands
 
-ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-PROSE = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+from tests.docs.pages import ROOT, blocks
+from tests.docs.walk import Project
 
-SETTINGS = """
-SECRET_KEY = "a throw-away"
-INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes", "encryption", "shop"]
-DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "db.sqlite3"}}
-DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-"""
+PROSE = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 USE = """
 from django.contrib.auth.models import Group
@@ -51,50 +42,26 @@ with connection.cursor() as cursor:
 """
 
 
-def run(project: Path, *arguments: str, **environment: str) -> str:
-    """Run manage.py of the throw-away project; any warning is an error."""
-    clean = {name: value for name, value in os.environ.items() if "KEY" not in name}
-    clean |= {"PYTHONPATH": f"{ROOT}{os.pathsep}{project}", "DJANGO_SETTINGS_MODULE": "settings"}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "django", *arguments],
-        cwd=project,
-        env=clean | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    (tmp_path / "settings.py").write_text(SETTINGS)
-    (tmp_path / "shop" / "migrations").mkdir(parents=True)
-    for package in ("shop", "shop/migrations"):
-        (tmp_path / package / "__init__.py").touch()
-    (tmp_path / "shop" / "models.py").write_text(example)
-    return tmp_path
-
-
-def test_the_example_and_the_rotation_work_as_written(project: Path) -> None:
-    old = run(project, "generate_master_key").strip()
+def test_the_example_and_the_rotation_work_as_written(tmp_path: Path) -> None:
+    (example,) = blocks(ROOT / "README.md", "python")
+    project = Project(tmp_path)
+    project.write("shop/models.py", example.text)
+    project.environment = {}
+    old = project.manage("generate_master_key").strip()
     assert len(old) == 64
-    run(project, "makemigrations", "shop", MASTER_ENCRYPTION_KEY=old)
-    run(project, "migrate", MASTER_ENCRYPTION_KEY=old)
-    run(project, "shell", "-c", USE, MASTER_ENCRYPTION_KEY=old)
+    project.environment = {"MASTER_ENCRYPTION_KEY": old}
+    project.manage("makemigrations", "shop")
+    project.manage("migrate")
+    project.shell(USE)
 
-    keys = {
-        "MASTER_ENCRYPTION_KEY": secrets.token_hex(32),
-        "MASTER_ENCRYPTION_KEY_FALLBACKS": old,
-    }
-    run(project, "rotate_master_key", **keys)
-    run(project, "encryption_status", "--fail-if-stale", **keys)
-    del keys["MASTER_ENCRYPTION_KEY_FALLBACKS"]
-    run(project, "check", "--database", "default", **keys)
+    new = {"MASTER_ENCRYPTION_KEY": secrets.token_hex(32)}
+    project.environment = {**new, "MASTER_ENCRYPTION_KEY_FALLBACKS": old}
+    project.manage("rotate_master_key")
+    project.manage("encryption_status", "--fail-if-stale")
+    project.environment = new
+    project.manage("check", "--database", "default")
     read = "from shop.models import Account; print(Account.objects.get().token)"
-    assert "the secret" in run(project, "shell", "-c", read, **keys)
+    assert "the secret" in project.shell(read)
 
 
 @pytest.mark.parametrize("page", PROSE, ids=lambda page: page.name)
@@ -106,5 +73,5 @@ def test_commands_and_links_exist(page: Path) -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for name in re.findall(r"`make ([a-z-]+)`|^make ([a-z-]+)", text, re.MULTILINE):
         assert "".join(name) in targets
-    for link in re.findall(r"\]\(([^)#:]+)\)", text):
-        assert (page.parent / link).exists(), link
+    for link in re.findall(r"\]\(([^)#: ]+)( \"[^)]*)?\)", text):
+        assert (page.parent / link[0]).exists(), link

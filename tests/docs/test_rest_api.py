@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
+from django.test import Client
 
+from tests.docs.pages import blocks
 from tests.projects.factories import ProjectFactory
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "rest-api.md").read_text(encoding="utf-8")
@@ -20,7 +22,18 @@ REQUESTS = [
     for block in re.findall(r"^```bash\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     for line in block.replace("\\\n", " ").splitlines()
 ]
-STATUSES = [200, 201, 200, 200, 200, 400, 400, 400, 400, 200, 200, 200, 204]
+#: What the page shows of the first, the second, the first of an AI key, and the sixth reply.
+SHOWN = [json.loads(block.text) for block in blocks("rest-api.md", "json")]
+STATUSES = [200, 201, 200, 200, 200, 400, 400, 400, 400, 200, 200, 200, 204, 201, 200, 204]
+
+
+def keys(body: Any) -> set[str]:
+    """The names in a reply, of objects inside it too."""
+    if isinstance(body, list):
+        return {name for part in body[:1] for name in keys(part)}
+    if not isinstance(body, dict):
+        return set()
+    return set(body).union(*map(keys, body.values()))
 
 
 def send(line: str, variables: dict[str, str]) -> tuple[int, Any]:
@@ -43,19 +56,29 @@ def test_the_requests_are_answered_as_told(live_server: Any, capsys: Any) -> Non
     (command,) = re.findall(r"^\.venv/bin/python manage\.py (create_api_key .*)$", PAGE, re.M)
     arguments = [word.replace("$PROJECT", str(project.pk)) for word in shlex.split(command)]
     call_command(*arguments)
+    person = Client()
+    person.force_login(project.owner)
     variables = {
         "API": f"{live_server.url}/api/v1",
         "KEY": capsys.readouterr().out.strip(),
         "PROJECT": str(project.pk),
         "CONNECTION": "",
+        "SESSION": person.cookies["sessionid"].value,
+        "CSRF": "c" * 32,  # what counts is that the cookie and the header are the same
     }
     replies = []
     for line in REQUESTS:
         replies.append(send(line, variables))
-        if replies[-1][0] == 201:
+        if replies[-1][0] == 201 and not variables["CONNECTION"]:
             variables["CONNECTION"] = replies[-1][1]["id"]
 
     assert [status for status, _ in replies] == STATUSES
+    pictured = (replies[0], replies[1], replies[13], replies[5])
+    for shown, (_, body) in zip(SHOWN, pictured, strict=True):
+        assert keys(shown) <= keys(body)
+    assert SHOWN[3] == replies[5][1]
+    assert SHOWN[2].keys() == replies[13][1].keys()
+    assert SHOWN[2]["warnings"] == replies[13][1]["warnings"]
     created, listed, read, changed = (body for _, body in replies[1:5])
     assert created["credential_fields"]["bearer_token"] == {"set": True}
     assert [one["id"] for one in listed["results"]] == [read["id"]] == [created["id"]]
@@ -71,3 +94,4 @@ def test_the_requests_are_answered_as_told(live_server: Any, capsys: Any) -> Non
     said = json.dumps([body for _, body in replies])
     assert "made-up-token" not in said
     assert "another-token" not in said
+    assert "sk-made-up" not in said
