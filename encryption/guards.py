@@ -35,7 +35,7 @@ def is_vouched() -> bool:
 
 @contextmanager
 def vouching() -> Iterator[None]:
-    """Let the UPDATEs of a save pass that was checked as a whole."""
+    """Let the UPDATEs of a save pass that was checked as a whole; nothing else runs meanwhile."""
     token = _vouched.set(True)
     try:
         yield
@@ -62,30 +62,30 @@ def guard(source: "models.Field[Any, Any]", layout: Layout) -> None:
     table = source.model._meta.db_table
     dependents = [label for (other, _), label in needed.items() if other != table]
 
-    def check(query: Any) -> None:
+    def check(query: Any, connection: Any) -> None:
         if isinstance(query, UpdateQuery):  # asked for each row of an INSERT too
             check_update(source, query)
         elif dependents and is_upsert(query):
             check_source_upsert(source, dependents[0], query)
         if "_unique_beside" in source.__dict__:
-            check_beside(source, query)
+            check_beside(source, query, connection)
 
     _have_checked(source, check)
 
 
-def _have_checked(field: "models.Field[Any, Any]", check: Callable[[Any], None]) -> None:
+def _have_checked(field: "models.Field[Any, Any]", check: Callable[[Any, Any], None]) -> None:
     """Have every statement that writes a field checked, when Django asks for its placeholder."""
     own_sql = getattr(type(field), "get_placeholder_sql", None)
     own = getattr(type(field), "get_placeholder", None)
 
     def get_placeholder_sql(value: Any, compiler: Any, connection: Any) -> Any:
-        check(compiler.query)
+        check(compiler.query, connection)
         if own_sql is not None:
             return own_sql(field, value, compiler, connection)
         return placeholder_sql(value, compiler)
 
     def get_placeholder(value: Any, compiler: Any, connection: Any) -> Any:
-        check(compiler.query)
+        check(compiler.query, connection)
         return "%s" if own is None else own(field, value, compiler, connection)
 
     # Django 5.2 asks for get_placeholder, newer releases for get_placeholder_sql.
@@ -214,11 +214,13 @@ class Beside(NamedTuple):
         blind: the index.
         deciding: attnames of all that decides what a row is a duplicate of.
         may_be_null: whether a row in which this is NULL is a duplicate of none.
+        is_left: says whether rows with these values, by attname, are not under the condition.
     """
 
     blind: "BlindIndexField"
     deciding: frozenset[str]
     may_be_null: bool
+    is_left: Callable[[dict[str, Any], str], bool]
 
 
 def guard_beside(field: "models.Field[Any, Any]", key: object, beside: Beside) -> None:
@@ -235,11 +237,7 @@ def guard_beside(field: "models.Field[Any, Any]", key: object, beside: Beside) -
         _have_checked(field, partial(check_beside, field))
 
 
-#: The instance of a save that is under way, whose values were looked for under all keys.
-looked_at: ContextVar[models.Model | None] = ContextVar("looked_at", default=None)
-
-
-def check_beside(field: "models.Field[Any, Any]", query: Any) -> None:
+def check_beside(field: "models.Field[Any, Any]", query: Any, connection: Any) -> None:
     """While two keys are live, refuse a statement that may make duplicates nobody looks for.
 
     Raises:
@@ -250,11 +248,13 @@ def check_beside(field: "models.Field[Any, Any]", query: Any) -> None:
         return
     if isinstance(query, UpdateQuery):
         values = {one.attname: value for one, _model, value in query.values}  # type: ignore[attr-defined]
-        if _vouched.get() or field.attname not in values or _is_saved(query):
+        if _vouched.get() or field.attname not in values:
             return
         for beside in known.values():
             is_null = values[field.attname] is None and beside.may_be_null
-            if not is_null and beside.blind.attname not in values:
+            if is_null or beside.blind.attname in values:
+                continue
+            if not beside.is_left(values, connection.alias):
                 raise _unseen_duplicates(field, beside)
     elif is_upsert(query):
         taken = {one.attname for one in query.update_fields}
@@ -262,12 +262,6 @@ def check_beside(field: "models.Field[Any, Any]", query: Any) -> None:
         for beside in known.values():
             if taken & beside.deciding and beside.deciding - taken - equal:
                 raise _unseen_duplicates(field, beside)
-
-
-def _is_saved(query: Any) -> bool:
-    """Say whether it may be the UPDATE of the save that is under way."""
-    saved = looked_at.get()
-    return saved is not None and isinstance(saved, query.model)
 
 
 def _unseen_duplicates(field: "models.Field[Any, Any]", beside: Beside) -> FieldError:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
-from django.db import DEFAULT_DB_ALIAS, models
+from django.db import models
 from django.db.models.manager import Manager
 
 from encryption import promotion
@@ -37,7 +37,14 @@ from encryption.loading import instance_of
 from encryption.managers import SourcesQuerySet
 from encryption.rawsaves import tokens_as_such
 from encryption.saving import do_update, is_clean, pin, target_of, update_of_many
-from encryption.uniqueness import guarded, looking_for_fixture, rules_of, wrap_validation
+from encryption.uniqueness import (
+    locking,
+    looking,
+    looking_afterwards,
+    looks_for_duplicates,
+    rules_of,
+    wrap_validation,
+)
 
 if TYPE_CHECKING:
     from encryption.fields import EncryptedField
@@ -79,10 +86,11 @@ def _set_up(cls: type[models.Model], layout: Layout) -> None:
         _note_indexes(cls)
         if rules_of(layout):
             wrap_validation(cls)
-            sealing: Any = cls.save_base
-            if not hasattr(sealing.__wrapped__, "_looks_for_duplicates"):
-                cls.save_base = _save_base(guarded(sealing.__wrapped__))  # type: ignore[method-assign]
-                cls.save_base._encryption_wrapper = True  # type: ignore[attr-defined]
+            if not looks_for_duplicates(cls):
+                for name, within in _LOOKING.items():
+                    wrapped = _WRAPPERS[name](within(getattr(cls, name).__wrapped__))
+                    wrapped._encryption_wrapper = True  # type: ignore[attr-defined]
+                    setattr(cls, name, wrapped)
     for source in layout.sources:
         guard(source.field, layout)
     for field in layout.fields:
@@ -299,8 +307,7 @@ def _save_table(original: Method) -> Method:
     def _save_table(self: models.Model, raw: bool = False, *args: Any, **options: Any) -> Any:
         if not raw:
             return original(self, raw, *args, **options)
-        using = args[3] if len(args) > 3 else options.get("using")  # noqa: PLR2004
-        with tokens_as_such(self), looking_for_fixture(self, using or DEFAULT_DB_ALIAS):
+        with tokens_as_such(self):
             return original(self, raw, *args, **options)
 
     return _save_table
@@ -415,4 +422,11 @@ _WRAPPERS: dict[str, Callable[[Method], Method]] = {
     "clean_fields": _clean_fields,
     "_get_field_expression_map": _field_expression_map,
     "_prepare_related_fields_for_save": _prepare_related,
+}
+
+#: Within those, of a class with unique blind indexes.
+_LOOKING: dict[str, Callable[[Method], Method]] = {
+    "save_base": locking,
+    "_save_table": looking_afterwards,
+    "_do_update": looking,
 }

@@ -128,7 +128,19 @@ def _check_uniqueness(model: type[models.Model], index: BlindIndexField) -> Iter
                 obj=index,
                 id="encryption.W058",
             )
+    generated = {field.name for field in opts.concrete_fields if field.generated}
     for constraint in unique:
+        beside = generated.intersection(constraint.fields)
+        if constraint.condition is not None:
+            beside |= generated & constraint.condition.referenced_base_fields
+        if index.name in constraint.fields and beside:
+            yield _error(
+                index,
+                f"stands in {constraint.name!r} with {min(beside)!r}, which the database computes: "
+                "while two master keys are live, nobody would know which rows are duplicates",
+                "Name what it is computed from, or store the value in a field of its own.",
+                56,
+            )
         if index.name in _named_by(constraint.expressions):
             yield _error(
                 index,

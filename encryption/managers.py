@@ -25,7 +25,9 @@ from encryption.uniqueness import (
     Rule,
     Written,
     check,
+    check_together,
     lock_for,
+    row_after,
     rules_for,
     rules_of,
     two_keys_live,
@@ -236,12 +238,8 @@ class EncryptedQuerySet(SourcesQuerySet):
             )
             written = {*names, *(name for row in rows for name in row.along)}
             written.update(index.name for index in layout.indexes if index.source in written)
-            unseen = [
-                (rule, to_write)
-                for rule in rules
-                for to_write in (self._to_write(rule, rows, names),)
-                if check(rule, self.db, to_write)
-            ]
+            looked = [(rule, self._to_write(rule, rows, names)) for rule in rules]
+            unseen = [one for one in looked if check(one[0], self.db, one[1])]
             with vouching():
                 count = models.QuerySet.bulk_update(
                     self,
@@ -249,6 +247,8 @@ class EncryptedQuerySet(SourcesQuerySet):
                     sorted(written),
                     batch_size,
                 )
+            for rule, to_write in looked:
+                check_together(rule, self.db, to_write)
             try_other_keys(self.db, unseen)
         for row in rows:
             row.written()
@@ -256,23 +256,24 @@ class EncryptedQuerySet(SourcesQuerySet):
 
     def _to_write(self, rule: Rule, rows: "Sequence[_Row]", names: set[str]) -> list[Written]:
         """What the rows will hold, as far as a unique constraint is about it."""
-        others = [name for name in rule.names if name not in names]
-        stored: dict[Any, tuple[Any, ...]] = {}
-        if others:
+        deciding = {*rule.names, *rule.conditions}
+        stored: dict[Any, models.Model] = {}
+        if deciding:
             found = self.model._base_manager.using(self.db).filter(pk__in=[row.pk for row in rows])
             found = found.select_for_update()  # as they are now, at every isolation level
-            stored = {
-                _key(self.model, pk): values for pk, *values in found.values_list("pk", *others)
-            }
+            stored = {_key(self.model, one.pk): one for one in found}
+        given = [self.model._meta.get_field(name).attname for name in deciding & names]
         written = []
         for row in rows:
-            text = row.text_of(rule.index)
-            key = _key(self.model, row.pk)
-            if text is None or (others and key not in stored):
-                continue
-            beside = {name: rule.value(row.instance, name) for name in rule.names}
-            beside.update(zip(others, stored.get(key, ()), strict=True))
-            written.append(Written(row.instance, text, row.under, beside))
+            text, after = row.text_of(rule.index), row.instance
+            if text is not None and deciding:
+                key = _key(self.model, row.pk)
+                if key not in stored:
+                    continue
+                values = {attname: getattr(row.instance, attname) for attname in given}
+                after = row_after(stored[key], values)
+            if text is not None:
+                written.append(Written(after, text, row.under, rule.beside(after)))
         return written
 
     def _lock(self, layout: Layout, objs: Sequence[Any]) -> dict[Any, Stored]:

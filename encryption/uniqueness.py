@@ -10,24 +10,24 @@ since it began, whatever it locks; ``unseen.py`` says what is done about that.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import wraps
 from typing import Any, NamedTuple
 
 from django.core.exceptions import FieldError, ValidationError
 from django.db import IntegrityError, connections, models, router, transaction
-from django.db.models import Q
+from django.db.models import F, Q, Value
+from django.db.models.expressions import DatabaseDefault
 from django.utils.text import capfirst
 
 from encryption.binding import Layout, Partial, Values, layout_of, layout_of_class
 from encryption.conf import get_indexer
 from encryption.core.blindindex import is_absent
 from encryption.core.errors import EncryptionError
-from encryption.descriptors import UNREAD
-from encryption.guards import Beside, guard_beside, looked_at
+from encryption.descriptors import UNREAD, Ciphertext
+from encryption.guards import Beside, guard_beside, vouching
 from encryption.indexes import BlindIndexField, Index, under_all_keys
 from encryption.locks import lock
-from encryption.unseen import try_later, try_other_keys
+from encryption.unseen import try_later, try_other_keys, trying_later
 
 
 class Rule:
@@ -60,6 +60,12 @@ class Rule:
         return {secret.name, *salt, *self.names, *self.conditions}
 
     @property
+    def attnames(self) -> set[str]:
+        """The attributes of all these, and of the index."""
+        known = self.index.encrypted.model._meta
+        return {self.index.attname, *(known.get_field(name).attname for name in self.fields)}  # type: ignore[union-attr]
+
+    @property
     def conditions(self) -> set[str]:
         """The names of the fields that the constraint's condition is about."""
         condition: Q | None = getattr(self.constraint, "condition", None)
@@ -83,11 +89,44 @@ class Rule:
                 # NULL equals nothing.
                 may_be_null = distinct and name not in self.conditions
                 key = self.model._meta.db_table, self.index.attname, deciding
-                guard_beside(field, key, Beside(self.index, deciding, may_be_null))
+                guard_beside(field, key, Beside(self.index, deciding, may_be_null, self._is_left))
 
-    def value(self, instance: models.Model, name: str) -> Any:
-        """The value of another field, of a foreign key its id."""
-        return getattr(instance, self.model._meta.get_field(name).attname)  # type: ignore[union-attr]
+    def _is_left(self, values: dict[str, Any], using: str) -> bool:
+        """Say whether rows with these values, by attname, are not under the condition."""
+        condition: Q | None = getattr(self.constraint, "condition", None)
+        against = {}
+        for name in self.conditions:
+            field: Any = self.model._meta.get_field(name)
+            value = values.get(field.attname, F(name))
+            if hasattr(value, "resolve_expression"):
+                return False  # only the database knows it
+            against[name] = against[field.attname] = Value(value, field)
+        return condition is not None and not condition.check(against, using=using)
+
+    def beside(self, instance: models.Model) -> dict[str, Any]:
+        """The values of the other fields, by name; of a foreign key its id.
+
+        Raises:
+            FieldError: one that decides is an expression, which only the database can work out.
+        """
+        for name in self.conditions:
+            self._value(instance, name)
+        return {name: self._value(instance, name) for name in self.names}
+
+    def _value(self, instance: models.Model, name: str) -> Any:
+        field: Any = self.model._meta.get_field(name)
+        value: Any = getattr(instance, field.attname)
+        if isinstance(value, DatabaseDefault):
+            return value.expression  # type: ignore[attr-defined]
+        if hasattr(value, "resolve_expression") and not isinstance(value, Value):
+            raise FieldError(
+                f"{self.index.label} is unique together with {name!r} or under a condition on it, "
+                f"and {name!r} is an expression here. While two master keys are live, equal values "
+                "have different indexes, so the database would not see what this makes a "
+                "duplicate. Nothing was written. Save a value, or finish the rotation first and "
+                "remove the old key."
+            )
+        return value
 
     def text_of(self, instance: models.Model) -> str | None:
         """What the secret of an instance was encrypted from, or will be; ``None`` for NULL.
@@ -201,10 +240,12 @@ def duplicates(
             continue
         if exclude.intersection((rule.index.source, *rule.names)):
             continue
+        try:
+            beside = rule.beside(instance)
+        except FieldError:
+            continue  # the write will say so, if it has to
         rows = rule.twins(
-            rule.model._default_manager.using(using),
-            _indexes_now(rule.index, instance),
-            {name: rule.value(instance, name) for name in rule.names},
+            rule.model._default_manager.using(using), _indexes_now(rule.index, instance), beside
         )
         if rows is None or not rule.applies(instance, using):
             continue
@@ -241,10 +282,15 @@ def two_keys_live() -> bool:
     return len(get_indexer().keys) > 1
 
 
-def guarded(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Django's ``save_base`` in a transaction that first looks for the values under all keys.
+def looks_for_duplicates(cls: Any) -> bool:
+    """Say whether the saves of a class do, wrapped by :func:`looking` or inherited."""
+    return hasattr(cls._do_update.__wrapped__, "_looks_for_duplicates")
 
-    It raises an ``IntegrityError`` if another row holds one of them.
+
+def locking(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Django's ``save_base`` that takes its locks before it writes a row of the first table.
+
+    One that writes a single table takes them where it looks for duplicates, see :func:`looking`.
     """
 
     @wraps(original)
@@ -256,41 +302,89 @@ def guarded(original: Callable[..., Any]) -> Callable[..., Any]:
         using: str | None,
         update_fields: Any,
     ) -> Any:
+        layout, arguments = layout_of(self), (raw, force_insert, force_update, using, update_fields)
+        if raw or not layout.spans_tables or not two_keys_live():
+            return original(self, *arguments)
         using = using or router.db_for_write(type(self), instance=self)
-        if raw or not two_keys_live():
-            return original(self, raw, force_insert, force_update, using, update_fields)
-        with looking(using, self, lambda: _of_save(self, using, update_fields)):
-            return original(self, raw, force_insert, force_update, using, update_fields)
+        rules = rules_of(layout) if update_fields is None else rules_for(layout, update_fields)
+        with transaction.atomic(using=using, savepoint=False):
+            for rule in rules:
+                lock_for(rule, using, [_sources_of(self)])
+            return original(self, *arguments)
 
-    save_base._looks_for_duplicates = True  # type: ignore[attr-defined]
     return save_base
 
 
-@contextmanager
-def looking(
-    using: str, instance: models.Model, of_save: "Callable[[], Iterator[tuple[Rule, Written]]]"
-) -> Iterator[None]:
-    """A transaction for a save, in which the values are looked for first."""
-    with transaction.atomic(using=using, savepoint=False):
-        unseen = [(rule, [written]) for rule, written in of_save() if check(rule, using, [written])]
-        token = looked_at.set(instance)
-        try:
-            yield
-        finally:
-            looked_at.reset(token)
-        try_other_keys(using, unseen)
+def looking_afterwards(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Django's ``_save_table`` in a transaction, in which an INSERT is looked at once more.
+
+    :func:`check_insert` has looked before.
+    """
+
+    @wraps(original)
+    def _save_table(
+        self: models.Model,
+        raw: bool = False,
+        cls: Any = None,
+        force_insert: Any = False,
+        force_update: bool = False,
+        using: str | None = None,
+        update_fields: Any = None,
+    ) -> Any:
+        arguments = (raw, cls, force_insert, force_update, using, update_fields)
+        if using is None or not two_keys_live():
+            return original(self, *arguments)
+        with trying_later(using):
+            return original(self, *arguments)
+
+    return _save_table
 
 
-@contextmanager
-def looking_for_fixture(instance: models.Model, using: str) -> Iterator[None]:
-    """The same for a raw save, of one table, which does not come by ``save_base``."""
-    table = instance._meta.db_table
-    if not rules_of(layout_of(instance)) or not two_keys_live():
-        yield
-        return
-    own = (one for one in _of_save(instance, using, None) if one[0].model._meta.db_table == table)
-    with looking(using, instance, lambda: own):
-        yield
+def looking(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Django's ``_do_update`` that first looks for the values under all keys.
+
+    That is the last step before the statement: what a handler of ``pre_save`` or a field has
+    changed is looked for as it is written.
+
+    It raises an ``IntegrityError`` if another row holds one of them.
+    """
+
+    @wraps(original)
+    def _do_update(
+        self: models.Model,
+        rows: Any,
+        using: str,
+        pk: Any,
+        values: list[Any],
+        names: Any,
+        *rest: Any,
+    ) -> Any:
+        arguments = (self, rows, using, pk, values, names, *rest)
+        if not values or not two_keys_live():
+            return original(*arguments)
+        given = {field.attname: value for field, _, value in values}
+        rules = [
+            rule
+            for rule in rules_of(layout_of(self))
+            if rule.model._meta.db_table == rows.model._meta.db_table
+            and not given.keys().isdisjoint(rule.attnames)
+        ]
+        if not rules:
+            return original(*arguments)
+        with transaction.atomic(using=using, savepoint=False):
+            unseen = [
+                (rule, [written])
+                for rule, written in _of_update(self, using, rules, given, whole=names is None)
+                if check(rule, using, [written])
+            ]
+            with vouching():
+                result = original(*arguments)
+            if result:
+                try_other_keys(using, unseen)
+        return result
+
+    _do_update._looks_for_duplicates = True  # type: ignore[attr-defined]
+    return _do_update
 
 
 class Written(NamedTuple):
@@ -309,48 +403,59 @@ class Written(NamedTuple):
     beside: dict[str, Any]
 
 
-def _of_save(
-    instance: models.Model, using: str, update_fields: Any
+def _of_update(
+    instance: models.Model,
+    using: str,
+    rules: Sequence[Rule],
+    given: dict[str, Any],
+    *,
+    whole: bool,
 ) -> Iterator[tuple[Rule, Written]]:
-    """Each rule that a save may break, and what the row will hold after it."""
-    layout = layout_of(instance)
-    written = None if update_fields is None else set(update_fields)
-    concerned = rules_of(layout) if written is None else list(rules_for(layout, written))
-    stored: Any = None
-    for rule in concerned:
-        names = {name for name in rule.fields if written is None or _is_named(rule, name, written)}
-        if names != rule.fields and stored is None:
-            for one in concerned:  # before the row is read, which then stays what it is
-                lock_for(one, using, [_sources_of(instance)])
-            rows = type(instance)._base_manager.using(using).filter(pk=instance.pk)
-            stored = rows.select_for_update().first()
-            if stored is None:
-                return  # there is no row to save a part of, and Django says so
-            _overlay(stored, instance, concerned, written or ())
-        holders = {name: instance if name in names else stored for name in rule.fields}
-        holder = holders[rule.index.source]
+    """Each of the rules whose secret is not NULL, and what the row will hold after the UPDATE.
+
+    Args:
+        given: what is written, by attname.
+        whole: the whole row is written, though maybe another table of it by another UPDATE.
+    """
+    layout, row = layout_of(instance), instance
+    for rule in rules:  # before the row is read, which then stays what it is
+        lock_for(rule, using, [_sources_of(instance)])
+    if not whole and any(not given.keys() >= rule.attnames for rule in rules):
+        rows = type(instance)._base_manager.using(using).filter(pk=instance.pk)
+        stored = rows.select_for_update().first()
+        if stored is None:
+            return  # there is no row to save a part of, and Django says so
+        row = stored
+    after = row_after(row, given)
+    under = tuple(
+        given.get(source.attname, value)
+        for source, value in zip(layout.sources, _sources_of(row), strict=True)
+    )
+    for rule in rules:
         try:
-            text = rule.text_of(holder)
+            text = rule.text_of(after)
         except EncryptionError:
             continue  # what nobody can read equals nothing
         if text is not None:
-            beside = {name: rule.value(holders[name], name) for name in rule.names}
-            after = instance if stored is None else stored
-            yield rule, Written(after, text, _sources_of(instance), beside)
+            yield rule, Written(after, text, under, rule.beside(after))
 
 
-def _overlay(
-    stored: models.Model,
-    instance: models.Model,
-    rules: Iterable[Rule],
-    written: Collection[str],
-) -> None:
-    """Make of a row what it will be after the save of a part, as conditions ask for it."""
-    for rule in rules:
-        for name in rule.conditions:
-            attname: str = rule.model._meta.get_field(name).attname  # type: ignore[union-attr]
-            if _is_named(rule, name, written) and attname in instance.__dict__:
-                stored.__dict__[attname] = instance.__dict__[attname]
+def row_after(row: models.Model, given: dict[str, Any]) -> models.Model:
+    """A row as it will be after a write, for :class:`Written`; it is not to be saved.
+
+    Args:
+        given: what is written, by attname. A fixture's tokens, which are texts, are passed over:
+            its instance holds them as what they are.
+    """
+    secrets = {field.attname for field in layout_of(row).fields}
+    after = row.__class__.__new__(row.__class__)
+    after.__dict__.update(row.__dict__)
+    after.__dict__.update(
+        (attname, value)
+        for attname, value in given.items()
+        if attname not in secrets or value is None or isinstance(value, Ciphertext)
+    )
+    return after
 
 
 def _sources_of(instance: models.Model) -> Values:
@@ -375,18 +480,11 @@ def check_insert(index: BlindIndexField, query: Any, using: str) -> None:
     if not rows or index.attname in done or not two_keys_live():
         return
     done.add(index.attname)
-    if len(rows) == 1 and rows[0] is looked_at.get():
-        return
     for rule in rules_of(layout_of(rows[0])):
         if rule.index == index:
             texts = [(row, rule.text_of(row)) for row in rows]
             written = [
-                Written(
-                    row,
-                    text,
-                    _sources_of(row),
-                    {name: rule.value(row, name) for name in rule.names},
-                )
+                Written(row, text, _sources_of(row), rule.beside(row))
                 for row, text in texts
                 if text is not None
             ]
@@ -419,6 +517,28 @@ def check(rule: Rule, using: str, rows: Sequence[Written]) -> bool:
             raise rule.conflict()
         seen.add(mine)
     return sees_less
+
+
+def check_together(rule: Rule, using: str, rows: Sequence[Written]) -> None:
+    """Look once more, after they were written, for rows among these that are duplicates.
+
+    Each keeps the index it had, perhaps under another key than the next, and by some collations
+    "a" beside it equals "A" beside that.
+
+    Raises:
+        IntegrityError: two of them hold one value.
+    """
+    alike: dict[Index, list[Written]] = {}
+    for row in rows:
+        indexes = under_all_keys(rule.index, row.text, row.under)
+        alike.setdefault(indexes[0], []).append(row)
+    base = rule.model._base_manager.using(using)
+    for same in alike.values():
+        for row in same if len(same) > 1 and rule.names else ():
+            indexes = under_all_keys(rule.index, row.text, row.under)
+            twins = rule.twins(base.exclude(pk=row.instance.pk), indexes, row.beside)
+            if twins is not None and rule.applies(row.instance, using) and _is_there(twins):
+                raise rule.conflict()
 
 
 def _is_there(rows: "models.QuerySet[Any]") -> bool:

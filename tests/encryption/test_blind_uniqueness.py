@@ -1,7 +1,8 @@
 """Unique blind indexes: in forms, in the database, and across the keys of a rotation."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -9,7 +10,9 @@ from django import forms
 from django.core import serializers as fixtures
 from django.core.exceptions import NON_FIELD_ERRORS, FieldError, ValidationError
 from django.db import IntegrityError, connection, models, transaction
-from django.db.models import F
+from django.db.models import F, Value
+from django.db.models.functions import Lower
+from django.db.models.signals import ModelSignal, post_save, pre_save
 from django.test.utils import isolate_apps
 from pytest_django import DjangoAssertNumQueries, Settings
 from rest_framework import serializers
@@ -312,6 +315,67 @@ def by_a_label_beside_a_condition_that_is_not_saved(row: Once, other: Tenant) ->
     changed.save(update_fields=["label"])
 
 
+def by_a_bulk_label_beside_a_condition_that_is_not_saved(row: Once, other: Tenant) -> None:
+    changed = saved(tenant=row.tenant, code="CODE", label="m")
+    changed.label, changed.is_active = "l", False
+    Once.objects.bulk_update([changed], ["label"])
+
+
+def by_a_label_beside_a_tenant_that_is_not_saved(row: Once, other: Tenant) -> None:
+    changed = saved(tenant=row.tenant, code="CODE", label="m")
+    changed.label, changed.tenant = "l", other
+    changed.save(update_fields=["label"])
+
+
+def by_a_constant(row: Once, other: Tenant) -> None:
+    changed = saved(tenant=row.tenant, code="CODE", label="m")
+    changed.label = Value("l")
+    changed.save()
+
+
+@contextmanager
+def handling(signal: ModelSignal, handler: Callable[[Once], None]) -> Iterator[None]:
+    def handle(sender: Any, instance: Once, **options: Any) -> None:
+        handler(instance)
+
+    signal.connect(handle, sender=Once)
+    try:
+        yield
+    finally:
+        signal.disconnect(handle, sender=Once)
+
+
+def _take_label(instance: Once) -> None:
+    instance.label = "l"
+
+
+def _take_secret(instance: Once) -> None:
+    instance.secret = MARK
+
+
+def by_a_handler_that_changes_a_new_secret(row: Once, other: Tenant) -> None:
+    with handling(pre_save, _take_secret):
+        Once.objects.create(tenant=row.tenant, secret="new")
+
+
+def by_a_handler_that_changes_a_secret(row: Once, other: Tenant) -> None:
+    changed = saved(tenant=row.tenant)
+    with handling(pre_save, _take_secret):
+        changed.save()
+
+
+def by_a_handler_that_changes_a_label(row: Once, other: Tenant) -> None:
+    changed = saved(tenant=row.tenant, code="CODE", label="m")
+    with handling(pre_save, _take_label):
+        changed.save()
+
+
+def by_a_handler_that_changes_a_part(row: Once, other: Tenant) -> None:
+    changed = saved(tenant=row.tenant, code="CODE", label="m")
+    with handling(pre_save, _take_label):
+        changed.save(update_fields=["label"])
+
+
 def by_a_fixture(row: Once, other: Tenant) -> None:
     changed = saved(tenant=row.tenant, code="CODE", label="m")
     changed.label = "l"
@@ -348,6 +412,13 @@ WRITES: list[Callable[[Once, Tenant], None]] = [
     by_a_part_of_a_condition,
     by_a_bulk_condition,
     by_a_label_beside_a_condition_that_is_not_saved,
+    by_a_bulk_label_beside_a_condition_that_is_not_saved,
+    by_a_label_beside_a_tenant_that_is_not_saved,
+    by_a_constant,
+    by_a_handler_that_changes_a_new_secret,
+    by_a_handler_that_changes_a_secret,
+    by_a_handler_that_changes_a_label,
+    by_a_handler_that_changes_a_part,
     by_a_fixture,
     by_a_fixture_of_a_new_row,
 ]
@@ -379,9 +450,37 @@ def _upsert(row: Once, *names: str) -> None:
     Once.objects.bulk_create([made], update_conflicts=True, update_fields=[*names], **options)
 
 
+def _save_expression(row: Once, *, bulk: bool = False) -> None:
+    twin = _twin(row)
+    twin.label = Lower(F("label"))
+    if bulk:
+        Once.objects.bulk_update([twin], ["label"])
+    else:
+        twin.save()
+
+
+def _create_expression(row: Once) -> None:
+    Once.objects.create(tenant=row.tenant, code="CODE", label=Lower(Value("L")))
+
+
+def _update_in_a_handler(row: Once, signal: ModelSignal) -> None:
+    twin = _twin(row)
+
+    def update(instance: Once) -> None:
+        Once.objects.filter(pk=twin.pk).update(label="l")
+
+    with handling(signal, update):
+        row.save()
+
+
 REFUSED: dict[str, Callable[[Once], object]] = {
     "a label": lambda row: Once.objects.filter(pk=_twin(row).pk).update(label="l"),
     "a condition": lambda row: Once.objects.filter(pk=_twin(row).pk).update(is_active=True),
+    "an expression that is saved": _save_expression,
+    "an expression that is saved in bulk": lambda row: _save_expression(row, bulk=True),
+    "an expression of a new row": _create_expression,
+    "a handler before a save": lambda row: _update_in_a_handler(row, pre_save),
+    "a handler after a save": lambda row: _update_in_a_handler(row, post_save),
     "an expression": lambda row: Once.objects.filter(pk=_twin(row).pk).update(label=F("label")),
     "a plain queryset": lambda row: models.QuerySet(Once).update(label="l"),
     "a plain bulk_update": lambda row: models.QuerySet(Once).bulk_update([row], ["label"]),
@@ -410,11 +509,30 @@ def test_what_makes_no_duplicates_is_let_through(rotating: Once, other_tenant: T
     _upsert(rotating, *names)
     rotating.is_active = False
     rotating.save(update_fields=["is_active"])
+    Once.objects.update(is_active=False)
+    idle = saved(tenant=rotating.tenant, code="CODE", label="y", is_active=False)
+    idle.label, idle.is_active = "x", True
+    Once.objects.bulk_update([idle], ["label"])
+    rotating.code = None
+    rotating.label = Lower(F("label"))
+    rotating.save()
     twin = Once.objects.create(tenant=other_tenant, code="CODE", label="n")
     twin.is_active = False
     twin.label = "x"
     twin.save(update_fields=["label", "is_active"])
     expect_indexes(Once)
+
+
+def test_rows_of_one_bulk_update_that_a_collation_takes_for_equal(rotating: Once) -> None:
+    held, twin = Once.objects.get(pk=rotating.pk), Once.objects.get(pk=_twin(rotating).pk)
+    held.label, twin.label = "same", "SAME"
+    if connection.vendor == "mysql":
+        with pytest.raises(IntegrityError, match="another master key"), transaction.atomic():
+            Once.objects.bulk_update([held, twin], ["label"])
+        assert set(Once.objects.values_list("label", flat=True)) == {"l", "m"}
+    else:
+        Once.objects.bulk_update([held, twin], ["label"])
+        assert set(Once.objects.values_list("label", flat=True)) == {"same", "SAME"}
 
 
 def test_under_one_key_the_database_looks(row: Once) -> None:
@@ -492,3 +610,41 @@ def test_a_composite_primary_key(settings: Settings) -> None:
         with pytest.raises(IntegrityError, match="another master key"), transaction.atomic():
             Numbered.objects.bulk_create([Numbered(realm="r", number=4, secret=MARK)])
         assert Numbered.objects.count() == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_values_that_are_made_while_a_row_is_saved(settings: Settings) -> None:
+    # Where a database has none, Django puts "None" in its place if the table has defaults too.
+    partial = connection.features.supports_partial_indexes
+    with isolate_apps("tests.fieldapp"):
+
+        class Dated(models.Model):
+            realm = models.CharField(max_length=10)
+            day = models.DateField(auto_now_add=True)
+            kind = models.CharField(max_length=10, db_default="token")
+            is_active = models.BooleanField(db_default=True)
+            secret = EncryptedTextField(salt_field="realm")
+            secret_index = BlindIndexField("secret", db_index=False)
+
+            class Meta:
+                app_label = "fieldapp"
+                constraints = [
+                    models.UniqueConstraint(
+                        fields=["day", "kind", "secret_index"],
+                        condition=models.Q(is_active=True) if partial else None,
+                        name="fieldapp_dated_once",
+                    )
+                ]
+
+    with tables(Dated):
+        Dated.objects.create(realm="r", secret=MARK)
+        primary = os.environ["MASTER_ENCRYPTION_KEY"]
+        settings.ENCRYPTION = {"MASTER_KEY": OTHER_KEY, "MASTER_KEY_FALLBACKS": [primary]}
+        with pytest.raises(IntegrityError, match="another master key"), transaction.atomic():
+            Dated.objects.create(realm="r", secret=MARK)
+        with pytest.raises(IntegrityError, match="another master key"), transaction.atomic():
+            Dated.objects.bulk_create([Dated(realm="r", secret=MARK)])
+        Dated.objects.create(realm="r", secret=MARK, kind="other")
+        if partial:
+            Dated.objects.create(realm="r", secret=MARK, is_active=False)
+        assert Dated.objects.count() == 2 + partial

@@ -83,6 +83,22 @@ def test_a_default_manager_cannot_sort_out() -> None:
 
 
 @pytest.mark.parametrize(
+    "constraint",
+    [
+        models.UniqueConstraint(fields=["half", "index"], name="one"),
+        models.UniqueConstraint(fields=["index"], condition=models.Q(half__gt=1), name="one"),
+    ],
+    ids=["beside it", "in its condition"],
+)
+def test_a_column_that_the_database_computes(constraint: models.UniqueConstraint) -> None:
+    half = models.GeneratedField(
+        expression=models.F("tenant") / 2, output_field=models.IntegerField(), db_persist=True
+    )
+    index = BlindIndexField("secret")
+    assert ids(index, {"constraints": [constraint]}, half=half) == ["encryption.E056"]
+
+
+@pytest.mark.parametrize(
     "make",
     [
         lambda: BlindIndexField("secret"),
