@@ -6,7 +6,7 @@ with (``_state.encrypted_under``), and every write compares that with what it ho
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -247,6 +247,14 @@ class Layout:
         tables |= {source.field.model._meta.db_table for source in self.sources}
         #: Whether a source stands in another table than a secret that depends on it.
         self.spans_tables = len(tables) > 1
+
+    @cached_property
+    def text_keys(self) -> "list[Source]":
+        """The sources that are a primary key and a text, which a database may compare as it likes.
+
+        Asked for once the models that relations point to are loaded.
+        """
+        return [source for source in self.sources if source.is_pk and source.is_text]
 
     @staticmethod
     def _find(model: type[models.Model], name: str) -> "models.Field[Any, Any] | None":

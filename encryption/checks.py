@@ -223,7 +223,7 @@ def check_collations(
         CheckWarning(
             f"{column.field.label} is encrypted under the primary key {source.field.name!r}, whose "
             f"column in the database {alias!r} takes other texts for equal, such as 'a' and 'A'. "
-            "A save() of one can meet the row of the other, and its secret is unreadable then.",
+            "A save() of one that meets the row of the other is refused, and writes nothing.",
             f"Set db_collation on {source.field.name!r} to one that compares byte for byte "
             "(MariaDB: utf8mb4_nopad_bin, MySQL: utf8mb4_0900_bin), or use a UUID.",
             obj=column.field,

@@ -36,7 +36,14 @@ from encryption.indexes import note_loaded
 from encryption.loading import instance_of
 from encryption.managers import SourcesQuerySet
 from encryption.rawsaves import tokens_as_such
-from encryption.saving import do_update, is_clean, pin, target_of, update_of_many
+from encryption.saving import (
+    do_update,
+    is_clean,
+    pin,
+    target_of,
+    update_of_many,
+    update_of_whole_row,
+)
 from encryption.uniqueness import (
     locking,
     looking,
@@ -320,8 +327,8 @@ def _do_update(original: Method) -> Method:
     ) -> Any:
         if type(self)._encryption_layout.spans_tables:  # type: ignore[attr-defined]
             return update_of_many(original, self, rows, using, pk, values, names, *rest)
-        if names is None:  # a whole row is consistent in itself
-            return original(self, rows, using, pk, values, names, *rest)
+        if names is None:
+            return update_of_whole_row(original, self, rows, using, pk, values, names, *rest)
         return do_update(original, self, rows, using, pk, values, names, *rest)
 
     return _do_update

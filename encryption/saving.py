@@ -13,10 +13,11 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 from django.core.exceptions import FieldError
-from django.db import models, transaction
+from django.db import connections, models, transaction
 from django.db.models.sql.where import AND
 
 from encryption.binding import Layout, Partial, Source, Values, layout_of
+from encryption.collations import compares_exactly
 from encryption.dependents import check_written
 from encryption.descriptors import UNREAD, Ciphertext
 from encryption.guards import is_vouched, vouching
@@ -175,6 +176,55 @@ def _check_key(layout: Layout, instance: models.Model, stored: Stored) -> None:
             raise taken_for_equal(layout.model, stored.sources[place])
 
 
+def update_of_whole_row(
+    original: Callable[..., Any],
+    instance: models.Model,
+    base_qs: "models.QuerySet[Any]",
+    using: str,
+    pk_val: Any,
+    *rest: Any,
+) -> Any:
+    """Django's ``Model._do_update`` of all fields, which are consistent in themselves.
+
+    Only the primary key has to be the row's own: where it is a text that a secret is sealed for,
+    the database may take another for equal.
+
+    Raises:
+        FieldError: it does.
+    """
+    keys = [
+        source
+        for source in layout_of(instance).text_keys
+        if source.field.model._meta.db_table == base_qs.model._meta.db_table
+    ]
+    exactly = _of_same_text(base_qs, instance, keys, using) if keys else None
+    if exactly is None:
+        return original(instance, base_qs, using, pk_val, *rest)
+    result = original(instance, exactly, using, pk_val, *rest)
+    if not result:
+        found = base_qs.filter(pk=pk_val).values_list("pk", flat=True).first()
+        if found is not None:
+            raise taken_for_equal(base_qs.model, found)
+    return result
+
+
+def _of_same_text(
+    rows: "models.QuerySet[Any]", instance: models.Model, keys: Sequence[Source], using: str
+) -> "models.QuerySet[Any] | None":
+    """The rows with these very texts; ``None`` where the database finds no others."""
+    connection = connections[using]
+    # MariaDB would have to be asked each time.
+    if connection.vendor != "mysql" and all(
+        compares_exactly(source.field, connection) for source in keys
+    ):
+        return None
+    rows = rows.all()
+    for source in keys:
+        column = source.field.get_col(rows.model._meta.db_table)
+        rows.query.where.add(SameText(column, getattr(instance, source.attname)), AND)
+    return rows
+
+
 def update_of_many(
     original: Callable[..., Any],
     instance: models.Model,
@@ -198,9 +248,9 @@ def update_of_many(
     with transaction.atomic(using=using, savepoint=False):
         if layout.dependents and values and not is_vouched():  # a fixture's rows come one by one
             check_written(instance, using, base_qs.model, pk_val, values)
-        if update_fields is None:  # a whole row is consistent in itself
+        if update_fields is None:
             with vouching():
-                return original(*arguments)
+                return update_of_whole_row(original, *arguments)
         state: Any = instance._state
         # A handler of pre_save may have changed the sources since the save began.
         state.encrypt_under = target_of(layout, instance, update_fields)

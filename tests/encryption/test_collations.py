@@ -116,6 +116,24 @@ def test_a_key_of_another_spelling_is_another_row_or_refused() -> None:
     loaded.secret = "new"
     with refused(FieldError, match="'a'"):
         loaded.save(update_fields=["secret"])
+    with refused(FieldError, match="'a'"):
+        loaded.save()
+    with refused(FieldError, match="'a'"):
+        other.save()
+    Coded.objects.update_or_create(code="A", defaults={"secret": "s"})  # loads the row
+    assert Coded.objects.get().secret == "s"
+    same = Coded(code="a", secret="new")
+    same.save()
+    Coded(code="b", secret="more").save()
+    assert {row.code: row.secret for row in Coded.objects.all()} == {"a": "new", "b": "more"}
+
+
+def test_nor_does_a_raw_save_take_another_row() -> None:
+    Coded.objects.create(code="a", secret="s")
+    raw = Coded.objects.get()
+    raw.code = "A"
+    with refused(FieldError, match="'a'"):
+        raw.save_base(raw=True)
     assert Coded.objects.get().secret == "s"
 
 
