@@ -26,7 +26,7 @@ def drop() -> None:
     if connection.vendor == "postgresql":
         connection.close()
         with connection._nodb_cursor() as cursor:
-            cursor.execute(f"DROP DATABASE IF EXISTS {_quoted()}")
+            cursor.execute(f"DROP DATABASE IF EXISTS {_quoted()} WITH (FORCE)")
 
 
 def start_afresh() -> None:
