@@ -36,6 +36,7 @@ from encryption.indexes import note_loaded
 from encryption.loading import instance_of
 from encryption.managers import SourcesQuerySet
 from encryption.rawsaves import tokens_as_such
+from encryption.rules import rules_of
 from encryption.saving import (
     do_update,
     is_clean,
@@ -44,14 +45,8 @@ from encryption.saving import (
     update_of_many,
     update_of_whole_row,
 )
-from encryption.uniqueness import (
-    locking,
-    looking,
-    looking_afterwards,
-    looks_for_duplicates,
-    rules_of,
-    wrap_validation,
-)
+from encryption.uniqueness import locking, looking, looking_afterwards, looks_for_duplicates
+from encryption.validation import wrap_validation
 
 if TYPE_CHECKING:
     from encryption.fields import EncryptedField

@@ -20,18 +20,9 @@ from encryption.dependents import check_rows, dependents_on, refusal
 from encryption.descriptors import Ciphertext
 from encryption.guards import vouching
 from encryption.lookups import SealedIndex, SealedValue, taken_for_equal
+from encryption.rules import Rule, Written, row_after, rules_for, rules_of, two_keys_live
 from encryption.saving import Stored, is_clean, pin
-from encryption.uniqueness import (
-    Rule,
-    Written,
-    check,
-    check_together,
-    lock_for,
-    row_after,
-    rules_for,
-    rules_of,
-    two_keys_live,
-)
+from encryption.uniqueness import check, check_together, lock_for
 from encryption.unseen import try_other_keys, trying_later
 
 if TYPE_CHECKING:

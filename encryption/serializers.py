@@ -27,7 +27,8 @@ from encryption.fields import (
     EncryptedJSONField,
     EncryptedTextField,
 )
-from encryption.uniqueness import duplicates, rules_of
+from encryption.rules import rules_of
+from encryption.validation import duplicates
 
 if TYPE_CHECKING:
     AnyField = serializers.Field[Any, Any, Any, Any]

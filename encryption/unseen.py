@@ -18,7 +18,7 @@ from encryption.core.blindindex import is_absent
 from encryption.indexes import under_all_keys
 
 if TYPE_CHECKING:
-    from encryption.uniqueness import Rule, Written
+    from encryption.rules import Rule, Written
 
     Unseen = tuple[Rule, Sequence[Written]]
 
