@@ -126,11 +126,12 @@ class EncryptedField(BaseField):
         if under is None:
             under = getattr(instance._state, "encrypted_under", None)
         if type(under) is not tuple:
-            if under is not None:
+            if under is None:
+                under = self._unloaded_sources(layout, instance)
+            elif not layout.knows(self, under):
                 # Token and sources have to be of one moment, so they are read together.
                 fresh = self._read_again(instance)
                 return None if fresh is None else self.reveal(instance, fresh)
-            under = self._unloaded_sources(layout, instance)
         if len(under) != len(layout.attnames):
             if not promotion.is_strange(layout, instance):
                 raise _foreign(self.label)

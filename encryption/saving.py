@@ -99,7 +99,7 @@ def pin(layout: Layout, instance: models.Model) -> None:
     for field in layout.fields:
         secret = instance.__dict__.get(field.attname)
         if secret is not None and secret._token is not None and secret._sources is None:
-            if type(under) is tuple:
+            if under is not None and (type(under) is tuple or layout.knows(field, under)):
                 secret._sources = under
             elif under is not None:
                 del instance.__dict__[field.attname]  # it is read anew, with its sources

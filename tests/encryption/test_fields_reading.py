@@ -1,4 +1,5 @@
 import base64
+import uuid
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -564,6 +565,24 @@ def test_a_deferred_read_takes_one_query(
         assert row.secret == "s"
         assert row.secret == "s"
         assert row.tenant_id
+
+
+@pytest.mark.parametrize("order", [["secret", "host"], ["host", "secret"]])
+def test_what_is_deferred_for_one_secret_costs_another_nothing(
+    order: list[str], django_assert_num_queries: Any
+) -> None:
+    VaultFactory(secret="s", host="h", data=[1])
+    vault = Vault.objects.defer("secret", "host").get()
+    with django_assert_num_queries(0):
+        assert vault.data == [1]
+    vault = Vault.objects.defer("secret", "host").get()
+    for name in order:
+        getattr(vault, name)
+    assert vault.get_deferred_fields() == set()
+    vault.pk, vault._state.adding = uuid.uuid4(), True
+    vault.save()
+    for row in Vault.objects.all():
+        assert (row.secret, row.host, row.data) == ("s", "h", [1])
 
 
 @pytest.mark.parametrize(
