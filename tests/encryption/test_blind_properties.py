@@ -8,7 +8,6 @@ from django.conf import settings as django_settings
 from hypothesis import HealthCheck, Phase, settings, strategies as st
 from hypothesis.stateful import (
     invariant,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -49,15 +48,6 @@ class IndexMachine(OrmMachine):
 
     def make_tenants(self) -> list[Any]:
         return UuidTenantFactory.create_batch(3)
-
-    @precondition(lambda self: len(self.rows) < 8)
-    @rule(number=OrmMachine.numbers)
-    def save_as_a_new_row(self, number: int) -> None:
-        # Loading an index may drop a secret that was loaded without all of its sources.
-        instance = self._pick(number).instance
-        while deferred := instance.get_deferred_fields():
-            getattr(instance, deferred.pop())
-        super().save_as_a_new_row(number)
 
     @rule()
     def swap_the_keys(self) -> None:
