@@ -21,7 +21,7 @@ from encryption.core.errors import DecryptionError, EncryptionError, MalformedTo
 from encryption.descriptors import UNREAD, Ciphertext, EncryptedAttribute, ForeignCiphertext
 from encryption.forms import SecretField, SecretJSONField
 from encryption.guards import check_indexes, check_upsert, is_upsert, placeholder_sql
-from encryption.indexes import BlindIndexField
+from encryption.indexes import BlindIndexField, check_collected, note_collected
 from encryption.uniqueness import check_insert
 
 if TYPE_CHECKING:
@@ -233,7 +233,11 @@ class EncryptedField(BaseField):
             secret: Ciphertext | None = model_instance.__dict__[self.attname]
         except KeyError:
             secret = self.stored_in(model_instance)
-        return None if secret is None else self.seal(model_instance, secret)
+        if secret is not None:
+            secret = self.seal(model_instance, secret)
+        if self.indexes:
+            note_collected(self, model_instance, secret)
+        return secret
 
     def stored_in(self, instance: models.Model) -> Ciphertext | None:
         """What the instance holds: its ciphertext, loaded first where it was deferred."""
@@ -380,6 +384,7 @@ class EncryptedField(BaseField):
 
     def _check_indexes(self, query: Any, connection: "BaseDatabaseWrapper") -> None:
         check_indexes(self, query)
+        check_collected(self, query)
         for index in self.indexes:
             check_insert(index, query, connection.alias)
 

@@ -128,6 +128,16 @@ def _check_uniqueness(model: type[models.Model], index: BlindIndexField) -> Iter
                 obj=index,
                 id="encryption.W058",
             )
+    for names in (*(one.fields for one in unique), *opts.unique_together):
+        others = [name for name in names if name != index.name and _is_index(model, name)]
+        if index.name in names and others:
+            yield _error(
+                index,
+                f"stands in a unique constraint with {others[0]!r}, another blind index: while two "
+                "master keys are live, each would have to be looked for under each key",
+                "Use one index: of a JSON value that holds both, say.",
+                56,
+            )
     generated = {field.name for field in opts.concrete_fields if field.generated}
     for constraint in unique:
         beside = generated.intersection(constraint.fields)
@@ -149,6 +159,10 @@ def _check_uniqueness(model: type[models.Model], index: BlindIndexField) -> Iter
                 "Name it in fields= of the constraint.",
                 56,
             )
+
+
+def _is_index(model: type[models.Model], name: str) -> bool:
+    return isinstance(model._meta.get_field(name), BlindIndexField)
 
 
 def _named_by(expressions: Sequence[Any]) -> set[str]:

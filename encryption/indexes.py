@@ -7,6 +7,7 @@ save that writes the same token back writes the same index back, and decrypts no
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from django.core.exceptions import FieldError, ImproperlyConfigured
@@ -14,6 +15,7 @@ from django.db import models
 from django.db.models.expressions import ExpressionList
 from django.db.models.lookups import Exact, In, IsNull, Transform
 from django.db.models.query_utils import DeferredAttribute
+from django.db.models.sql.subqueries import InsertQuery
 from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
 
@@ -79,6 +81,8 @@ class BlindIndexField(BaseField):
     description = _("Blind index of an encrypted field")
     descriptor_class = IndexAttribute
     is_blind_index = True
+    #: Whether a unique constraint is about it.
+    is_in_rule = False
 
     def __init__(
         self,
@@ -252,8 +256,14 @@ class BlindIndexField(BaseField):
         partial = "encrypt_under" in model_instance._state.__dict__
         if partial and not add and self.encrypted.attname not in values:
             return values.get(self.attname)  # what a partial save writes is settled there
-        secret = self.encrypted.pre_save(model_instance, add)
+        secret = self.encrypted.stored_in(model_instance)
+        if secret is not None:
+            secret = self.encrypted.seal(model_instance, secret)
         index = self.of(model_instance, secret)
+        if add and secret is not None and self.is_in_rule and len(get_indexer().keys) > 1:
+            # All new rows have theirs under one key, so the database sees those that are equal.
+            with suppress(DecryptionError):
+                index = self.computed(model_instance, secret)
         self.remember(model_instance, secret, index)
         return index
 
@@ -435,6 +445,39 @@ def _known(instance: models.Model) -> dict[str, tuple[str | None, Index | None]]
     known: dict[str, tuple[str | None, Index | None]]
     known = instance._state.__dict__.get("blind_indexes", {})
     return known
+
+
+def note_collected(
+    field: "EncryptedField", instance: models.Model, secret: Ciphertext | None
+) -> None:
+    """Note which secret Django took from an instance for the statement that it is making."""
+    state = instance._state.__dict__
+    state["secrets_collected"] = {**state.get("secrets_collected", {}), field.attname: secret}
+
+
+def check_collected(field: "EncryptedField", query: Any) -> None:
+    """Refuse an INSERT of secrets with indexes of others.
+
+    Raises:
+        FieldError: the ``pre_save`` of a field has changed a secret between the two.
+    """
+    if isinstance(query, InsertQuery) and not query.raw and not hasattr(query, "_collected"):
+        query._collected = True  # type: ignore[attr-defined]
+        for row in query.objs:
+            secret = row._state.__dict__.get("secrets_collected", {}).get(field.attname)
+            check_pair(field, row, secret)
+
+
+def check_pair(field: "EncryptedField", instance: models.Model, secret: Ciphertext | None) -> None:
+    """Refuse to write a secret with the indexes that an instance has for another one."""
+    token, known = None if secret is None else secret._token, _known(instance)
+    for index in field.indexes:
+        if index.attname in known and known[index.attname][0] != token:
+            raise FieldError(
+                f"{field.label} was changed by another field while the row was being saved, so "
+                f"{index.name!r} would be of another value. Nothing was written. Change it "
+                "before, in save() or in a handler of pre_save."
+            )
 
 
 def note_loaded(indexes: "Sequence[BlindIndexField]", instance: models.Model) -> None:

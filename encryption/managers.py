@@ -11,7 +11,7 @@ from django.db import models, transaction
 from django.db.models.manager import BaseManager
 from django.db.models.query import ModelIterable
 
-from encryption.binding import Layout, Values, end_of_relations, layout_of_class
+from encryption.binding import Layout, Values, layout_of_class
 from encryption.blindlookups import sorting_out, truncated_of
 from encryption.conf import get_keyring
 from encryption.core import tokens
@@ -20,7 +20,7 @@ from encryption.dependents import check_rows, dependents_on, refusal
 from encryption.descriptors import Ciphertext
 from encryption.guards import vouching
 from encryption.lookups import SealedIndex, SealedValue, taken_for_equal
-from encryption.rules import Rule, Written, row_after, rules_for, rules_of, two_keys_live
+from encryption.rules import Rule, Written, key_of, row_after, rules_for, rules_of, two_keys_live
 from encryption.saving import Stored, is_clean, pin
 from encryption.uniqueness import check, check_together, lock_for
 from encryption.unseen import try_other_keys, trying_later
@@ -218,7 +218,7 @@ class EncryptedQuerySet(SourcesQuerySet):
             rows = [
                 _Row(layout, one, concerned, names, stored[key])
                 for one in objs
-                for key in (_key(self.model, one.pk),)
+                for key in (key_of(self.model, one.pk),)
                 if key in stored
             ]
             check_rows(
@@ -230,7 +230,11 @@ class EncryptedQuerySet(SourcesQuerySet):
             written = {*names, *(name for row in rows for name in row.along)}
             written.update(index.name for index in layout.indexes if index.source in written)
             looked = [(rule, self._to_write(rule, rows, names)) for rule in rules]
-            unseen = [one for one in looked if check(one[0], self.db, one[1])]
+            unseen = [
+                (rule, to_write)
+                for rule, to_write in looked
+                if check(rule, self.db, to_write, rewritten=[row.instance for row in rows])
+            ]
             with vouching():
                 count = models.QuerySet.bulk_update(
                     self,
@@ -251,18 +255,17 @@ class EncryptedQuerySet(SourcesQuerySet):
         stored: dict[Any, models.Model] = {}
         if deciding:
             found = self.model._base_manager.using(self.db).filter(pk__in=[row.pk for row in rows])
-            found = found.select_for_update()  # as they are now, at every isolation level
-            stored = {_key(self.model, one.pk): one for one in found}
-        given = [self.model._meta.get_field(name).attname for name in deciding & names]
+            # As they are now, at every isolation level, and without rows of a nullable relation.
+            found = found.select_related(None).select_for_update()
+            stored = {key_of(self.model, one.pk): one for one in found}
         written = []
         for row in rows:
             text, after = row.text_of(rule.index), row.instance
             if text is not None and deciding:
-                key = _key(self.model, row.pk)
+                key = key_of(self.model, row.pk)
                 if key not in stored:
                     continue
-                values = {attname: getattr(row.instance, attname) for attname in given}
-                after = row_after(stored[key], values)
+                after = row_after(stored[key], row.given({*deciding, rule.index.source}))
             if text is not None:
                 written.append(Written(after, text, row.under, rule.beside(after)))
         return written
@@ -281,8 +284,8 @@ class EncryptedQuerySet(SourcesQuerySet):
             for secret in held.values():
                 if secret is not None:
                     secret._sources = sources
-            found[_key(self.model, pk)] = Stored(sources, held, beside)
-        given = {_key(self.model, one.pk) for one in objs}
+            found[key_of(self.model, pk)] = Stored(sources, held, beside)
+        given = {key_of(self.model, one.pk) for one in objs}
         for key in found:
             if key not in given:
                 raise taken_for_equal(self.model, key)
@@ -331,16 +334,6 @@ def _is_concerned(layout: Layout, field: "EncryptedField", names: set[str]) -> b
     )
 
 
-def _key(model: type[models.Model], pk: Any) -> Any:
-    """A primary key as its columns give it back: "7" and 7 are one row."""
-    ends = [end_of_relations(field) for field in model._meta.pk_fields]
-    parts = pk if isinstance(model._meta.pk, models.CompositePrimaryKey) else (pk,)
-    key = tuple(
-        end.to_python(end.get_prep_value(part)) for end, part in zip(ends, parts, strict=True)
-    )
-    return key if len(key) > 1 else key[0]
-
-
 class _Row:
     """An instance as ``bulk_update`` sees it: with tokens in the place of secrets.
 
@@ -361,6 +354,7 @@ class _Row:
         self._layout = layout
         self.instance = instance
         self.stored = stored
+        self._names = names
         self._concerned = {field.attname: field for field in concerned}
         now = layout.current(instance)
         before = stored.sources
@@ -387,6 +381,19 @@ class _Row:
             for field in concerned
             for index in field.indexes
         }
+
+    def given(self, names: set[str]) -> dict[str, Any]:
+        """What of these fields is written, by attname."""
+        given = {}
+        for name in names:
+            attname = self.instance._meta.get_field(name).attname  # type: ignore[union-attr]
+            if attname in self._sealed:
+                given[attname] = self._sealed[attname]
+            elif attname in self._indexes:
+                given[attname] = self._indexes[attname][1]
+            elif name in self._names:
+                given[attname] = getattr(self.instance, attname)
+        return given
 
     def text_of(self, index: "BlindIndexField") -> str | None:
         """What the row's secret was encrypted from; ``None`` for NULL, or what cannot be read."""

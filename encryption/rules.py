@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 
 from django.core.exceptions import FieldError, ValidationError
 from django.db import IntegrityError, models
-from django.db.models import F, Q, Value
+from django.db.models import ExpressionWrapper, F, Func, Q, Value
 from django.db.models.expressions import DatabaseDefault
+from django.db.models.functions import Coalesce
 from django.utils.text import capfirst
 
-from encryption.binding import Layout, Values, layout_of
+from encryption.binding import TEXT_FIELDS, Layout, Values, end_of_relations, layout_of
 from encryption.conf import get_indexer
 from encryption.core.blindindex import is_absent
 from encryption.descriptors import Ciphertext
@@ -67,6 +68,7 @@ class Rule:
         """Have statements checked that write a field beside the index."""
         # Some fields are not there yet: of models without migrations, Django first makes copies
         # without relations.
+        self.index.is_in_rule = True
         found = [one for one in self.model._meta.concrete_fields if one.name in self.fields]
         deciding = frozenset(field.attname for field in found)
         distinct = getattr(self.constraint, "nulls_distinct", None) is not False
@@ -79,16 +81,22 @@ class Rule:
                 guard_beside(field, key, Beside(self.index, deciding, may_be_null, self._is_left))
 
     def _is_left(self, values: dict[str, Any], using: str) -> bool:
-        """Say whether rows with these values, by attname, are not under the condition."""
+        """Say whether rows with these values, by attname, are surely not under the condition."""
         condition: Q | None = getattr(self.constraint, "condition", None)
-        against = {}
+        if condition is None:
+            return False
+        known: dict[str, Value] = {}
         for name in self.conditions:
             field: Any = self.model._meta.get_field(name)
             value = values.get(field.attname, F(name))
-            if hasattr(value, "resolve_expression"):
-                return False  # only the database knows it
-            against[name] = against[field.attname] = Value(value, field)
-        return condition is not None and not condition.check(against, using=using)
+            if not hasattr(value, "resolve_expression"):  # else only the database knows it
+                known[name] = known[field.attname] = Value(value, field)
+        together = condition.connector == Q.AND and not condition.negated
+        parts = [Q(part) for part in condition.children] if together else [condition]
+        return any(
+            part.referenced_base_fields <= known.keys() and not part.check(known, using=using)
+            for part in parts
+        )
 
     def beside(self, instance: models.Model) -> dict[str, Any]:
         """The values of the other fields, by name; of a foreign key its id.
@@ -104,8 +112,10 @@ class Rule:
         field: Any = self.model._meta.get_field(name)
         value: Any = getattr(instance, field.attname)
         if isinstance(value, DatabaseDefault):
-            return value.expression  # type: ignore[attr-defined]
-        if hasattr(value, "resolve_expression") and not isinstance(value, Value):
+            return AsStored(value.expression, field)  # type: ignore[attr-defined]
+        if value is None or isinstance(value, Value):
+            return value
+        if hasattr(value, "resolve_expression"):
             raise FieldError(
                 f"{self.index.label} is unique together with {name!r} or under a condition on it, "
                 f"and {name!r} is an expression here. While two master keys are live, equal values "
@@ -113,7 +123,18 @@ class Rule:
                 "duplicate. Nothing was written. Save a value, or finish the rotation first and "
                 "remove the old key."
             )
+        if isinstance(field, models.DecimalField) or not _is_djangos(field, "get_db_prep_save"):
+            return AsStored(Value(value, field), field)
         return value
+
+    def made_by_saving(self, instance: models.Model) -> dict[str, Any]:
+        """What fields make of the values of a new row without noting it there, by attname."""
+        fields: list[Any] = [self.model._meta.get_field(name) for name in self.names]
+        return {
+            field.attname: field.pre_save(instance, True)
+            for field in fields
+            if not _is_djangos(field, "pre_save")
+        }
 
     def text_of(self, instance: models.Model) -> str | None:
         """What the secret of an instance was encrypted from, or will be; ``None`` for NULL.
@@ -131,7 +152,7 @@ class Rule:
         kept = [str(index) for index in indexes if not is_absent(index)]
         if not kept:
             return None
-        rows = rows.filter(**{f"{self.index.name}__in": kept})
+        rows = rows.order_by().filter(**{f"{self.index.name}__in": kept})
         for name in self.names:
             if beside[name] is None:
                 if getattr(self.constraint, "nulls_distinct", None) is not False:
@@ -147,11 +168,19 @@ class Rule:
         condition: Q | None = getattr(self.constraint, "condition", None)
         if condition is None:
             return True
+        # An index leaves a row out for which it is unknown; check() would take that for true.
+        known = Coalesce(ExpressionWrapper(condition, models.BooleanField()), Value(False))
         against = instance._get_field_expression_map(meta=self.model._meta)  # type: ignore[attr-defined]
         try:
-            return condition.check(against, using=using)
+            return Q(known).check(against, using=using)
         except FieldError:
             return True  # it compares a secret: the rows are asked, then
+
+    def key_of(self, instance: models.Model) -> Any:
+        """The primary key of an instance in the constraint's table; ``None`` if it has none yet."""
+        pk: Any = instance._get_pk_val(self.model._meta)
+        parts = pk if isinstance(pk, tuple) else (pk,)
+        return None if None in parts else key_of(self.model, pk)
 
     def error(self, instance: models.Model) -> ValidationError:
         """The error for a form: about the secret, which it does not hold."""
@@ -177,6 +206,41 @@ class Rule:
             f"{self.index.encrypted.label}: another row holds the same value, under another master "
             f"key, and {self.index.name} is unique. Nothing was written."
         )
+
+
+class AsStored(Func):
+    """A value, or a default of the database, as a column makes of it what it then holds."""
+
+    template = "%(expressions)s"
+
+    def __init__(self, value: Any, field: "models.Field[Any, Any]") -> None:
+        super().__init__(value, output_field=field)
+
+    def as_sql(self, compiler: Any, connection: Any, **options: Any) -> Any:  # type: ignore[override]
+        """The value as Django saves it; of a number or a time, cast to the column's type."""
+        field, [source] = self.output_field, self.get_source_expressions()
+        if isinstance(source, Value):
+            sql, params = "%s", [field.get_db_prep_save(source.value, connection)]
+        else:
+            sql, params = compiler.compile(source)
+        # SQLite keeps what it is given, and a cast to a text has a collation of its own.
+        if connection.vendor == "sqlite" or isinstance(field, TEXT_FIELDS):
+            return sql, params
+        return f"CAST({sql} AS {field.cast_db_type(connection)})", params
+
+
+def _is_djangos(field: "models.Field[Any, Any]", method: str) -> bool:
+    return str(getattr(type(field), method).__module__).startswith("django.")
+
+
+def key_of(model: type[models.Model], pk: Any) -> Any:
+    """A primary key as its columns give it back: "7" and 7 are one row."""
+    ends = [end_of_relations(field) for field in model._meta.pk_fields]
+    parts = pk if isinstance(model._meta.pk, models.CompositePrimaryKey) else (pk,)
+    key = tuple(
+        end.to_python(end.get_prep_value(part)) for end, part in zip(ends, parts, strict=True)
+    )
+    return key if len(key) > 1 else key[0]
 
 
 def rules_of(layout: Layout) -> Sequence[Rule]:

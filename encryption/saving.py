@@ -21,6 +21,7 @@ from encryption.collations import compares_exactly
 from encryption.dependents import check_written
 from encryption.descriptors import UNREAD, Ciphertext
 from encryption.guards import is_vouched, vouching
+from encryption.indexes import check_pair
 from encryption.lookups import SameText, TokenIs, taken_for_equal
 
 if TYPE_CHECKING:
@@ -153,7 +154,10 @@ def do_update(
             if result:
                 update.done()
                 return result
-        stored = Stored.read(layout, row, before)
+        # A transaction of MariaDB may go on seeing a row that the UPDATE does not find so; this
+        # it sees as it is, and keeps.
+        is_snapshot = connections[using].vendor == "mysql" and connections[using].in_atomic_block
+        stored = Stored.read(layout, row.select_for_update() if is_snapshot else row, before)
         if stored is None:
             with vouching():  # there is no row, and Django says so in its own way
                 return original(instance, base_qs, using, pk_val, values, *rest)
@@ -182,6 +186,7 @@ def update_of_whole_row(
     base_qs: "models.QuerySet[Any]",
     using: str,
     pk_val: Any,
+    values: list[Write],
     *rest: Any,
 ) -> Any:
     """Django's ``Model._do_update`` of all fields, which are consistent in themselves.
@@ -192,15 +197,21 @@ def update_of_whole_row(
     Raises:
         FieldError: it does.
     """
+    layout = layout_of(instance)
+    if layout.indexes:
+        for field in layout.fields:
+            for one, _, secret in values:
+                if one is field and isinstance(secret, Ciphertext):
+                    check_pair(field, instance, secret)
     keys = [
         source
-        for source in layout_of(instance).text_keys
+        for source in layout.text_keys
         if source.field.model._meta.db_table == base_qs.model._meta.db_table
     ]
     exactly = _of_same_text(base_qs, instance, keys, using) if keys else None
     if exactly is None:
-        return original(instance, base_qs, using, pk_val, *rest)
-    result = original(instance, exactly, using, pk_val, *rest)
+        return original(instance, base_qs, using, pk_val, values, *rest)
+    result = original(instance, exactly, using, pk_val, values, *rest)
     if not result:
         found = base_qs.filter(pk=pk_val).values_list("pk", flat=True).first()
         if found is not None:

@@ -10,14 +10,17 @@ since it began, whatever it locks; ``unseen.py`` says what is done about that.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import wraps
-from typing import Any
+from typing import Any, Final
 
 from django.db import connections, models, router, transaction
+from django.db.models.constants import OnConflict
 
 from encryption.binding import Partial, Values, layout_of
-from encryption.core.errors import EncryptionError
-from encryption.guards import vouching
+from encryption.core.blindindex import is_absent
+from encryption.core.errors import EncryptionError, MissingSaltError
+from encryption.guards import is_upsert, vouching
 from encryption.indexes import BlindIndexField, Index, under_all_keys
 from encryption.locks import lock
 from encryption.rules import Rule, Written, row_after, rules_for, rules_of, two_keys_live
@@ -117,7 +120,7 @@ def looking(original: Callable[..., Any]) -> Callable[..., Any]:
             unseen = [
                 (rule, [written])
                 for rule, written in _of_update(self, using, rules, given, whole=names is None)
-                if check(rule, using, [written])
+                if check(rule, using, [written], rewritten=[self])
             ]
             with vouching():
                 result = original(*arguments)
@@ -148,7 +151,8 @@ def _of_update(
         lock_for(rule, using, [_sources_of(instance)])
     if not whole and any(not given.keys() >= rule.attnames for rule in rules):
         rows = type(instance)._base_manager.using(using).filter(pk=instance.pk)
-        stored = rows.select_for_update().first()
+        # Without rows of a nullable relation, which cannot be locked.
+        stored = rows.select_related(None).select_for_update().first()
         if stored is None:
             return  # there is no row to save a part of, and Django says so
         row = stored
@@ -185,18 +189,55 @@ def check_insert(index: BlindIndexField, query: Any, using: str) -> None:
     done.add(index.attname)
     for rule in rules_of(layout_of(rows[0])):
         if rule.index == index:
-            texts = [(row, rule.text_of(row)) for row in rows]
-            written = [
-                Written(row, text, _sources_of(row), rule.beside(row))
-                for row, text in texts
-                if text is not None
-            ]
-            if check(rule, using, written):
-                try_later(rule, query, written)
+            written = list(_of_insert(rule, rows))
+            by_key = _is_by_key(rule, query)
+            takes = is_upsert(query) and rule.index in query.update_fields
+            sees_less = check(
+                rule,
+                using,
+                written,
+                rewritten=rows if takes and by_key else (),
+                replacing=by_key or query.on_conflict is OnConflict.IGNORE,
+            )
+            if sees_less:
+                try_later(rule, query, written, by_key=by_key)
 
 
-def check(rule: Rule, using: str, rows: Sequence[Written]) -> bool:
+def _of_insert(rule: Rule, rows: Iterable[models.Model]) -> Iterator[Written]:
+    for row in rows:
+        try:
+            text = rule.text_of(row)
+        except EncryptionError:
+            continue  # a fixture's, which nobody can read
+        if text is not None:
+            after = row_after(row, rule.made_by_saving(row))
+            yield Written(after, text, _sources_of(row), rule.beside(after))
+
+
+def _is_by_key(rule: Rule, query: Any) -> bool:
+    """Say whether an upsert updates the row that has the primary key of the new one."""
+    if not is_upsert(query):
+        return False
+    target = {field.name for field in query.unique_fields}
+    # MariaDB, which has no target, looks at the primary key first.
+    return not target or target == {field.name for field in rule.model._meta.pk_fields}
+
+
+def check(
+    rule: Rule,
+    using: str,
+    rows: Sequence[Written],
+    *,
+    rewritten: Iterable[models.Model] = (),
+    replacing: bool = False,
+) -> bool:
     """Look for the values of rows that are about to be written, under a lock.
+
+    Args:
+        rewritten: the rows that hold something else afterwards, so that what they hold now is
+            nobody's duplicate.
+        replacing: one that is there already with the primary key of a new one is no duplicate of
+            it: they do not both stand afterwards.
 
     Returns:
         Whether a row may be there that this transaction does not see: after the write, call
@@ -206,20 +247,56 @@ def check(rule: Rule, using: str, rows: Sequence[Written]) -> bool:
         IntegrityError: another row, or two of these, hold one of them.
     """
     sees_less = lock_for(rule, using, [row.under for row in rows])
-    base = rule.model._base_manager.using(using)
-    written = [row.instance.pk for row in rows if row.instance._is_pk_set()]  # type: ignore[attr-defined]
-    others = base.exclude(pk__in=written) if written else base.all()
-    seen = set()
-    for row in rows:
-        indexes = under_all_keys(rule.index, row.text, row.under)
-        twins = rule.twins(others, indexes, row.beside)
-        if twins is None or not rule.applies(row.instance, using):
-            continue
-        mine = (indexes[0], *row.beside.values())
-        if mine in seen or _is_there(twins):
-            raise rule.conflict()
-        seen.add(mine)
+    gone = {rule.key_of(instance) for instance in rewritten}
+    known = [(row, under_all_keys(rule.index, row.text, row.under)) for row in rows]
+    there = _holders(rule, using, [index for _, indexes in known for index in indexes])
+    seen: dict[str, list[dict[str, Any]]] = {}
+    for row, indexes in known:
+        own = {*gone, rule.key_of(row.instance)} if replacing else gone
+        holders = {pk for index in indexes for pk in there.get(str(index), ())} - own
+        same = seen.setdefault(str(indexes[0]), [])
+        if holders or same:
+            twins = rule.twins(_rows_of(rule, using), indexes, row.beside)
+            if twins is None or not rule.applies(row.instance, using):
+                continue
+            if row.beside in same or (holders and any(pk not in own for pk in _keys_of(twins))):
+                raise rule.conflict()
+        if not is_absent(indexes[0]):
+            same.append(row.beside)
     return sees_less
+
+
+#: Indexes in one query; some databases take no more than a thousand parameters.
+_AT_ONCE: Final = 500
+
+
+def _holders(rule: Rule, using: str, indexes: Iterable[Index]) -> dict[str, list[Any]]:
+    """The primary keys of the rows that hold these indexes, whatever stands beside them."""
+    wanted = sorted({str(index) for index in indexes if not is_absent(index)})
+    found: dict[str, list[Any]] = {}
+    name = rule.index.name
+    for start in range(0, len(wanted), _AT_ONCE):
+        rows = _rows_of(rule, using).filter(**{f"{name}__in": wanted[start : start + _AT_ONCE]})
+        for pk, index in _locking(rows).values_list("pk", name):
+            found.setdefault(str(index), []).append(pk)
+    return found
+
+
+def _rows_of(rule: Rule, using: str) -> "models.QuerySet[Any]":
+    # Not by a manager, which may hide some: the database's own constraint sees them all.
+    return models.QuerySet(rule.model, using=using)
+
+
+def _keys_of(rows: "models.QuerySet[Any]") -> list[Any]:
+    return list(_locking(rows).values_list("pk", flat=True))
+
+
+def _locking(rows: "models.QuerySet[Any]") -> "models.QuerySet[Any]":
+    if connections[rows.db].vendor == "mysql":
+        # A plain SELECT may show what was there when the transaction began. At which isolation
+        # level that is, cannot be asked for every way to set it.
+        return rows.select_for_update()
+    return rows
 
 
 def check_together(rule: Rule, using: str, rows: Sequence[Written]) -> None:
@@ -235,21 +312,14 @@ def check_together(rule: Rule, using: str, rows: Sequence[Written]) -> None:
     for row in rows:
         indexes = under_all_keys(rule.index, row.text, row.under)
         alike.setdefault(indexes[0], []).append(row)
-    base = rule.model._base_manager.using(using)
     for same in alike.values():
         for row in same if len(same) > 1 and rule.names else ():
             indexes = under_all_keys(rule.index, row.text, row.under)
-            twins = rule.twins(base.exclude(pk=row.instance.pk), indexes, row.beside)
-            if twins is not None and rule.applies(row.instance, using) and _is_there(twins):
+            twins = rule.twins(_rows_of(rule, using), indexes, row.beside)
+            if twins is None or not rule.applies(row.instance, using):
+                continue
+            if any(pk != rule.key_of(row.instance) for pk in _keys_of(twins)):
                 raise rule.conflict()
-
-
-def _is_there(rows: "models.QuerySet[Any]") -> bool:
-    if connections[rows.db].vendor == "mysql":
-        # A plain SELECT may show what was there when the transaction began. At which isolation
-        # level that is, cannot be asked for every way to set it.
-        rows = rows.select_for_update()
-    return bool(rows.order_by().values_list("pk", flat=True)[:1])
 
 
 def lock_for(rule: Rule, using: str, under: Iterable[Values]) -> bool:
@@ -259,5 +329,8 @@ def lock_for(rule: Rule, using: str, under: Iterable[Values]) -> bool:
         Whether this transaction may see less than what was committed before, see ``locks.lock``.
     """
     place = f"{rule.model._meta.db_table}\0{rule.index.column}"
-    salts = {rule.index.salt(values) or "" for values in under}
+    salts = set()
+    for values in under:
+        with suppress(MissingSaltError):  # then there is no secret either
+            salts.add(rule.index.salt(values) or "")
     return lock(connections[using], rule.model, [f"{place}\0{salt}" for salt in salts])

@@ -12,7 +12,6 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from django.db import IntegrityError, NotSupportedError, connections, transaction
-from django.db.models.constants import OnConflict
 
 from encryption.core.blindindex import is_absent
 from encryption.indexes import under_all_keys
@@ -39,19 +38,23 @@ def trying_later(using: str) -> Iterator[None]:
         try_other_keys(using, unseen)
 
 
-def try_later(rule: "Rule", query: Any, rows: "Sequence[Written]") -> None:
+def try_later(rule: "Rule", query: Any, rows: "Sequence[Written]", *, by_key: bool) -> None:
     """Leave the rows of an INSERT to :func:`trying_later`.
+
+    Args:
+        by_key: it is an upsert that finds the row by its primary key.
 
     Raises:
         NotSupportedError: nobody knows afterwards which rows these are.
     """
     unseen = _to_try.get()
-    if unseen is None or query.on_conflict is OnConflict.IGNORE:
+    if unseen is None or (query.on_conflict is not None and not by_key):
         raise NotSupportedError(
             f"{rule.index.label} is unique, two master keys are live, and at this transaction's "
             "isolation level the database does not show what others have committed meanwhile. "
             "Nothing was written. save() the rows one by one, or insert them at READ COMMITTED, or "
-            "without ignore_conflicts and by a manager of the model."
+            "without ignore_conflicts, by a manager of the model, and with the primary key as the "
+            "only conflict."
         )
     unseen.append((rule, rows))
 

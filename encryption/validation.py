@@ -42,8 +42,9 @@ def duplicates(
         )
         if rows is None or not rule.applies(instance, using):
             continue
-        if instance.pk is not None and not instance._state.adding:
-            rows = rows.exclude(pk=instance.pk)
+        own = rule.key_of(instance)
+        if own is not None and not instance._state.adding:
+            rows = rows.exclude(pk=own)
         if rows.exists():
             errors.setdefault(rule.index.source, []).append(rule.error(instance))
     return errors
