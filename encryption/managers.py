@@ -229,6 +229,7 @@ class EncryptedQuerySet(SourcesQuerySet):
             )
             written = {*names, *(name for row in rows for name in row.along)}
             written.update(index.name for index in layout.indexes if index.source in written)
+            self._check_keys(rows, written)
             looked = [(rule, self._to_write(rule, rows, names)) for rule in rules]
             unseen = [
                 (rule, to_write)
@@ -248,6 +249,21 @@ class EncryptedQuerySet(SourcesQuerySet):
         for row in rows:
             row.written()
         return count
+
+    def _check_keys(self, rows: "Sequence[_Row]", names: Iterable[str]) -> None:
+        """Refuse fields of a parent that has another primary key, which Django's UPDATE mistakes.
+
+        Raises:
+            FieldError: it would look for the rows there by the child's key, and write NULL.
+        """
+        for name in names:
+            parent: Any = self.model._meta.get_field(name).model
+            if any(row.instance._get_pk_val(parent._meta) != row.pk for row in rows):
+                raise FieldError(
+                    f"{name!r} stands in the table of {parent._meta.label}, where these rows have "
+                    "another primary key: Django's bulk_update would write NULL into it. Nothing "
+                    "was written. save() the instances."
+                )
 
     def _to_write(self, rule: Rule, rows: "Sequence[_Row]", names: set[str]) -> list[Written]:
         """What the rows will hold, as far as a unique constraint is about it."""

@@ -1,0 +1,455 @@
+"""Corners of uniqueness while two keys are live: what is no duplicate is let through, what is one
+is refused, as the database's own constraint does under one key."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from django.core.exceptions import FieldError
+from django.core.serializers.base import DeserializedObject
+from django.db import IntegrityError, connection, models, transaction
+from django.db.models import Q
+from django.db.models.functions import Now
+from django.db.models.signals import pre_save
+from django.test.utils import isolate_apps
+from pytest_django import DjangoAssertNumQueries, Settings
+
+from encryption.fields import BlindIndexField, EncryptedTextField
+from encryption.indexes import Index
+from encryption.managers import EncryptedManager
+from tests.encryption.conftest import OTHER_KEY
+from tests.encryption.database import store, stored, tables
+from tests.encryption.matching import expect_indexes
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+PARTIAL = connection.features.supports_partial_indexes
+TARGETS = connection.features.supports_update_conflicts_with_target
+
+
+@pytest.fixture(autouse=True)
+def isolated() -> Iterator[None]:
+    with isolate_apps("tests.fieldapp"):
+        yield
+
+
+@pytest.fixture
+def rotate(settings: Settings) -> Callable[[], None]:
+    def two_keys() -> None:
+        primary = os.environ["MASTER_ENCRYPTION_KEY"]
+        settings.ENCRYPTION = {"MASTER_KEY": OTHER_KEY, "MASTER_KEY_FALLBACKS": [primary]}
+
+    return two_keys
+
+
+def made(base: type[models.Model] = models.Model, **columns: Any) -> Any:
+    """A model with a secret that is unique; alone, or by ``constraints``."""
+    constraints = columns.pop("constraints", [])
+    meta = type("Meta", (), {"app_label": "fieldapp", "constraints": constraints})
+    named = {
+        "__module__": __name__,
+        "realm": models.CharField(max_length=10, null=True),
+        "secret": EncryptedTextField(salt_field="realm", null=True),
+        "secret_index": BlindIndexField("secret", unique=not constraints),
+        "objects": EncryptedManager(),
+        "Meta": meta,
+    }
+    return type("Made", (base,), {**named, **columns})
+
+
+def once(*names: str, **options: Any) -> list[models.UniqueConstraint]:
+    return [models.UniqueConstraint(fields=["secret_index", *names], name="made_once", **options)]
+
+
+def expect_once(model: Any) -> None:
+    secrets = [row.secret for row in model._base_manager.all() if row.secret is not None]
+    assert len(secrets) == len(set(secrets))
+    expect_indexes(model)
+
+
+def attempt(write: Callable[[], object]) -> None:
+    with suppress(IntegrityError), transaction.atomic():
+        write()
+
+
+# -- INSERTs that meet a row ----------------------------------------------------------------------
+
+
+def test_a_row_that_is_not_written_hides_nothing(rotate: Callable[[], None]) -> None:
+    cls = made(note=models.CharField(max_length=10, default=""))
+    target: dict[str, Any] = {"unique_fields": ["id"]} if TARGETS else {}
+    conflicts: list[dict[str, Any]] = [
+        {"ignore_conflicts": True},
+        {"update_conflicts": True, "update_fields": ["note"], **target},
+    ]
+    with tables(cls):
+        held = cls.objects.create(realm="r", secret="S")
+        rotate()
+        for options in conflicts:
+            rows = [
+                cls(pk=held.pk, realm="r", secret="x"),
+                cls(pk=held.pk + 100, realm="r", secret="S"),
+            ]
+            attempt(lambda rows=rows, options=options: cls.objects.bulk_create(rows, **options))
+            expect_once(cls)
+            same = [cls(pk=held.pk, realm="r", secret="S", note="n")]
+            cls.objects.bulk_create(same, **options)
+        assert cls.objects.get().note == "n"
+
+
+@pytest.mark.skipif(not TARGETS, reason="no unique_fields")
+def test_an_upsert_by_another_field(rotate: Callable[[], None]) -> None:
+    cls = made(number=models.IntegerField(unique=True))
+    with tables(cls):
+        held = cls.objects.create(realm="r", secret="S", number=1)
+        cls.objects.create(realm="r", secret="T", number=2)
+        rotate()
+        with pytest.raises(IntegrityError, match="another master key"), transaction.atomic():
+            cls.objects.bulk_create(
+                [cls(pk=held.pk, number=2, realm="r", secret="S")],
+                update_conflicts=True,
+                unique_fields=["number"],
+                update_fields=["secret", "realm"],
+            )
+        expect_once(cls)
+
+
+def test_copies_of_old_rows_have_indexes_under_the_new_key(rotate: Callable[[], None]) -> None:
+    cls = made(number=models.IntegerField(), constraints=once("number"))
+    with tables(cls):
+        cls.objects.create(realm="r", secret="S", number=7)
+        rotate()
+        old = cls.objects.get()
+        cls.objects.all().delete()
+        old.pk = None
+        with pytest.raises(IntegrityError), transaction.atomic():
+            cls.objects.bulk_create([old, cls(realm="r", secret="S", number="7")])
+        assert not cls.objects.exists()
+
+
+# -- what stands beside it ------------------------------------------------------------------------
+
+
+class Lowered(models.CharField):  # type: ignore[type-arg]
+    def pre_save(self, model_instance: models.Model, add: bool) -> Any:
+        return getattr(model_instance, self.attname).lower()
+
+
+class LoweredLate(models.CharField):  # type: ignore[type-arg]
+    def get_db_prep_save(self, value: Any, connection: Any) -> Any:
+        return super().get_db_prep_save(value.lower(), connection)
+
+
+BESIDE: dict[str, tuple[Any, list[dict[str, Any]]]] = {
+    "a decimal": (
+        models.DecimalField(max_digits=6, decimal_places=2),
+        [{"n": Decimal("1.00")}, {"n": Decimal("1.001")}, {"n": Decimal("2.00")}],
+    ),
+    "a default": (models.DateField(db_default=Now()), [{}, {}, {"n": "2001-01-01"}]),
+    "a field that changes it": (Lowered(max_length=9), [{"n": "a"}, {"n": "A"}, {"n": "b"}]),
+    "one that does so late": (LoweredLate(max_length=9), [{"n": "a"}, {"n": "A"}, {"n": "b"}]),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_a_value_that_is_stored_as_another(name: str, rotate: Callable[[], None]) -> None:
+    field, (first, same, other) = BESIDE[name]
+    if connection.vendor == "sqlite" and "field" not in name and "late" not in name:
+        pytest.skip("SQLite stores it as it is given")
+    cls = made(n=field.clone(), constraints=once("n"))
+    with tables(cls):
+        cls.objects.create(realm="r", secret="S", **first)
+        with pytest.raises(IntegrityError), transaction.atomic():
+            cls.objects.create(realm="r", secret="S", **same)
+        rotate()
+        with pytest.raises(IntegrityError, match="another master key"), transaction.atomic():
+            cls.objects.create(realm="r", secret="S", **same)
+        row = cls.objects.create(realm="r", secret="S", **other)
+        for attname, value in same.items():
+            setattr(row, attname, value)
+        for write in (
+            row.save,
+            lambda: row.save(update_fields=["n"]),
+            lambda: cls.objects.bulk_update([row], ["n"]),
+        )[: 2 if type(field) is Lowered else 3]:  # bulk_update does not ask pre_save
+            if same:
+                with pytest.raises(IntegrityError), transaction.atomic():
+                    write()
+        assert cls.objects.count() == 2
+
+
+def test_a_json_value(rotate: Callable[[], None]) -> None:
+    cls = made(n=models.JSONField(default=dict), constraints=once("realm"))
+    with tables(cls):
+        cls.objects.create(realm="r", secret="S", n={"a": 1})
+        rotate()
+        cls.objects.bulk_create([cls(realm="r", secret=one, n={"a": 1}) for one in "TU"])
+        assert cls.objects.count() == 3
+
+
+@pytest.mark.skipif(not PARTIAL, reason="no partial indexes")
+class TestConditions:
+    @pytest.mark.parametrize("name", ["secret", "secret_index"])
+    def test_one_about_the_secret(self, name: str, rotate: Callable[[], None]) -> None:
+        cls = made(constraints=once(condition=Q(**{f"{name}__isnull": False})))
+        with tables(cls):
+            cls.objects.create(realm="r", secret="S")
+            rotate()
+            row = cls.objects.create(realm="r", secret=None)
+            row.secret = "S"
+            for write in (row.save, lambda: cls.objects.bulk_update([row], ["secret"])):
+                with pytest.raises(IntegrityError), transaction.atomic():
+                    write()
+            expect_once(cls)
+
+    def test_one_that_is_unknown_leaves_a_row_out(self, rotate: Callable[[], None]) -> None:
+        cls = made(
+            active=models.BooleanField(null=True), constraints=once(condition=Q(active=True))
+        )
+        with tables(cls):
+            cls.objects.create(realm="r", secret="S", active=True)
+            row = cls.objects.create(realm="r", secret="S", active=None)
+            rotate()
+            row.save()
+            row.save(update_fields=["secret"])
+            cls.objects.bulk_update([row], ["secret"])
+            cls.objects.create(realm="r", secret="S", active=None)
+            assert cls.objects.count() == 3
+
+    def test_an_update_after_which_a_part_does_not_hold(self, rotate: Callable[[], None]) -> None:
+        cls = made(
+            active=models.BooleanField(default=True),
+            kind=models.CharField(max_length=5, default="x"),
+            constraints=once(condition=Q(active=True, kind="x")),
+        )
+        with tables(cls):
+            cls.objects.create(realm="r", secret="S")
+            rotate()
+            cls.objects.update(active=False)
+            for values in ({"active": True}, {"kind": "x"}):
+                with pytest.raises(FieldError, match="two master keys are live"):
+                    cls.objects.update(**values)
+
+
+# -- no tenant, no secret -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["save", "realm", "secret", "bulk secret", "bulk realm", "both"])
+def test_a_row_without_tenant_and_secret(how: str, rotate: Callable[[], None]) -> None:
+    cls = made(note=models.CharField(max_length=10, default=""))
+    with tables(cls):
+        row = cls.objects.create(realm=None)
+        rotate()
+        row.note = "x"
+        if how == "both":
+            row = cls.objects.create(realm="r", secret="S")
+            row.realm = row.secret = None
+            row.save()
+        elif how.startswith("bulk"):
+            cls.objects.bulk_update([row], [how.removeprefix("bulk ")])
+        else:
+            row.save(update_fields=None if how == "save" else [how])
+        assert not cls.objects.filter(secret__isnull=False).exists()
+
+
+def test_a_row_that_gives_its_value_to_another(rotate: Callable[[], None]) -> None:
+    cls = made()
+    with tables(cls):
+        one, other = (cls.objects.create(realm="r", secret=secret) for secret in "ST")
+        rotate()
+        one.secret, other.secret = None, "S"
+        cls.objects.bulk_update([one, other], ["secret"])
+        assert [row.secret for row in cls.objects.order_by("pk")] == [None, "S"]
+
+
+def test_a_fixture_that_nobody_can_read(rotate: Callable[[], None]) -> None:
+    cls = made()
+    with tables(cls):
+        row = cls.objects.create(realm="r", secret="S")
+        store(row, "secret", stored(row, "secret")[:-6] + "AAAAAA")
+        token, index = stored(row, "secret"), stored(row, "secret_index")
+        cls.objects.all().delete()
+        rotate()
+        loaded = cls(pk=row.pk, realm="r", secret=token)
+        loaded.secret_index = Index(index)
+        DeserializedObject(loaded).save()
+        assert stored(row, "secret") == token
+
+
+# -- several tables -------------------------------------------------------------------------------
+
+
+def _with_another_key() -> tuple[Any, Any]:
+    parent = made()
+
+    class Numbered(parent):  # type: ignore[misc]
+        number = models.IntegerField(primary_key=True)
+        link = models.OneToOneField(parent, models.CASCADE, parent_link=True)
+
+        objects = EncryptedManager()
+
+        class Meta:
+            app_label = "fieldapp"
+
+    return parent, Numbered
+
+
+@pytest.mark.parametrize("keys", [1, 2])
+def test_a_child_with_a_key_of_its_own(keys: int, rotate: Callable[[], None]) -> None:
+    parent, child = _with_another_key()
+    with tables(parent, child):
+        other = parent.objects.create(realm="r", secret="T")
+        row = child.objects.create(number=other.pk, realm="r", secret="S")
+        if keys == 2:
+            rotate()
+        row.full_clean()
+        row.save()
+        row.save(update_fields=["secret"])
+        with pytest.raises(FieldError, match="another primary key"), transaction.atomic():
+            child.objects.bulk_update([row], ["secret"])  # Django would write NULL
+        row.secret = "T"
+        for write in (row.save, lambda: row.save(update_fields=["secret"])):
+            with pytest.raises(IntegrityError), transaction.atomic():
+                write()
+        expect_once(parent)
+
+
+def _with_tenant_above() -> tuple[Any, Any]:
+    class Above(models.Model):
+        realm = models.CharField(max_length=10, null=True)
+        name = models.CharField(max_length=10, default="")
+
+        class Meta:
+            app_label = "fieldapp"
+
+    class Below(Above):
+        secret = EncryptedTextField(salt_field="realm", null=True)
+        secret_index = BlindIndexField("secret", unique=True)
+        label = models.CharField(max_length=10, default="")
+
+        objects = EncryptedManager()
+
+        class Meta:
+            app_label = "fieldapp"
+
+    return Above, Below
+
+
+def test_a_tenant_in_a_parent_that_is_not_set(rotate: Callable[[], None]) -> None:
+    above, below = _with_tenant_above()
+
+    def supply(instance: Any, **options: Any) -> None:
+        instance.realm, instance.secret = "h", "by a handler"
+
+    with tables(above, below):
+        row = below.objects.create(realm=None)
+        rotate()
+        below.objects.create(realm=None, name="x")
+        row.save()
+        row.save(update_fields=["name"])
+        row.save(update_fields=["label"])
+        pre_save.connect(supply, sender=below)
+        try:
+            below.objects.create()
+        finally:
+            pre_save.disconnect(supply, sender=below)
+        assert below.objects.get(realm="h").secret == "by a handler"
+
+
+def test_a_fixture_of_a_child_whose_tenant_is_in_the_parent(rotate: Callable[[], None]) -> None:
+    above, below = _with_tenant_above()
+    with tables(above, below):
+        row = below.objects.create(realm="r", secret="S")
+        token, index = stored(row, "secret"), stored(row, "secret_index")
+        below.objects.all().delete()
+        rotate()
+        above(pk=row.pk, realm="r").save_base(raw=True)
+        loaded = below(above_ptr_id=row.pk, secret=token)
+        loaded.secret_index = Index(index)
+        DeserializedObject(loaded).save()
+        assert below.objects.get().secret == "S"
+
+
+# -- managers, and queries ------------------------------------------------------------------------
+
+
+def test_base_managers(rotate: Callable[[], None]) -> None:
+    class Group(models.Model):
+        class Meta:
+            app_label = "fieldapp"
+
+    class Seen(models.Manager[Any]):
+        def get_queryset(self) -> Any:
+            return super().get_queryset().filter(gone=False).select_related("group")
+
+    cls = made(
+        group=models.ForeignKey(Group, models.SET_NULL, null=True),
+        gone=models.BooleanField(default=False),
+        objects=Seen(),
+        Meta=type("Meta", (), {"app_label": "fieldapp", "base_manager_name": "objects"}),
+    )
+    with tables(Group, cls):
+        cls.objects.create(realm="r", secret="S", gone=True)
+        row = cls.objects.create(realm="r", secret="T")
+        rotate()
+        row.save(update_fields=["realm"])
+        with pytest.raises(IntegrityError), transaction.atomic():
+            cls.objects.create(realm="r", secret="S")
+        assert cls.objects.count() == 1
+
+
+def test_many_rows_take_few_queries(
+    rotate: Callable[[], None], django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    cls = made()
+    with tables(cls):
+        rotate()
+        with django_assert_max_num_queries(10):
+            cls.objects.bulk_create([cls(realm="r", secret=str(n)) for n in range(200)])
+        rows = list(cls.objects.all())
+        for row in rows:
+            row.secret = f"{row.secret} new"
+        with django_assert_max_num_queries(20):
+            cls.objects.bulk_update(rows, ["secret"])
+        expect_once(cls)
+
+
+# -- fields that change a secret ------------------------------------------------------------------
+
+
+class Meddler(models.CharField):  # type: ignore[type-arg]
+    def pre_save(self, model_instance: models.Model, add: bool) -> Any:
+        if model_instance.note == "go":  # type: ignore[attr-defined]
+            model_instance.secret = "changed"  # type: ignore[attr-defined]
+        return super().pre_save(model_instance, add)
+
+
+@pytest.mark.parametrize("place", ["after the secret", "before it"])
+@pytest.mark.parametrize("how", ["insert", "update", "bulk"])
+def test_a_field_that_changes_a_secret(how: str, place: str) -> None:
+    columns: dict[str, Any] = {"note": models.CharField(max_length=10, default="")}
+    if place == "before it":
+        columns |= {"secret_index": BlindIndexField("secret"), "secret": None}
+    columns["meddler"] = Meddler(max_length=10, default="")
+    index = columns.pop("secret_index", BlindIndexField("secret"))
+    secret = EncryptedTextField(salt_field="realm", null=True)
+    columns.pop("secret", None)
+    first, last = (index, secret) if place == "before it" else (secret, index)
+    first.creation_counter, last.creation_counter = -2, 10**9
+    columns |= {"secret": secret, "secret_index": index}
+    cls = made(**columns)
+    with tables(cls):
+        if how == "update":
+            row = cls.objects.create(realm="r", secret="S")
+            row.note = "go"
+            write = row.save
+        elif how == "bulk":
+            write = lambda: cls.objects.bulk_create([cls(realm="r", secret="S", note="go")])  # noqa: E731
+        else:
+            write = cls(realm="r", secret="S", note="go").save
+        with pytest.raises(FieldError, match="changed by another field"), transaction.atomic():
+            write()
+        expect_indexes(cls)
