@@ -89,6 +89,8 @@ class Rule:
         for name in self.conditions:
             field: Any = self.model._meta.get_field(name)
             value = values.get(field.attname, F(name))
+            if hasattr(value, "prepare_database_save"):  # a related object
+                value = value.prepare_database_save(field)
             if not hasattr(value, "resolve_expression"):  # else only the database knows it
                 known[name] = known[field.attname] = Value(value, field)
         together = condition.connector == Q.AND and not condition.negated

@@ -233,6 +233,23 @@ class TestConditions:
                 with pytest.raises(FieldError, match="two master keys are live"):
                     cls.objects.update(**values)
 
+    def test_an_update_to_a_related_object(self, rotate: Callable[[], None]) -> None:
+        class Group(models.Model):
+            class Meta:
+                app_label = "fieldapp"
+
+        cls = made(
+            group=models.ForeignKey(Group, models.CASCADE, null=True),
+            constraints=once(condition=Q(group=1)),
+        )
+        with tables(Group, cls):
+            first, second = Group.objects.create(pk=1), Group.objects.create(pk=2)
+            cls.objects.create(realm="r", secret="S", group=first)
+            rotate()
+            cls.objects.update(group=second)
+            with pytest.raises(FieldError, match="two master keys are live"):
+                cls.objects.update(group=first)
+
 
 # -- no tenant, no secret -------------------------------------------------------------------------
 
