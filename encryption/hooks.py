@@ -320,9 +320,12 @@ def _do_update(original: Method) -> Method:
     def _do_update(
         self: models.Model, rows: Any, using: Any, pk: Any, values: Any, names: Any, *rest: Any
     ) -> Any:
-        if type(self)._encryption_layout.spans_tables:  # type: ignore[attr-defined]
+        layout: Layout = type(self)._encryption_layout  # type: ignore[attr-defined]
+        if layout.spans_tables:
             return update_of_many(original, self, rows, using, pk, values, names, *rest)
         if names is None:
+            if not layout.text_keys and not layout.indexes:  # consistent in itself
+                return original(self, rows, using, pk, values, names, *rest)
             return update_of_whole_row(original, self, rows, using, pk, values, names, *rest)
         return do_update(original, self, rows, using, pk, values, names, *rest)
 
