@@ -210,8 +210,8 @@ def _of_insert(rule: Rule, rows: Iterable[models.Model]) -> Iterator[Written]:
         except EncryptionError:
             continue  # a fixture's, which nobody can read
         if text is not None:
-            after = row_after(row, rule.made_by_saving(row))
-            yield Written(after, text, _sources_of(row), rule.beside(after))
+            beside = rule.beside(row_after(row, rule.made_by_saving(row)))
+            yield Written(row, text, _sources_of(row), beside)  # which has its key afterwards
 
 
 def _is_by_key(rule: Rule, query: Any) -> bool:

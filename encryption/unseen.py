@@ -49,14 +49,18 @@ def try_later(rule: "Rule", query: Any, rows: "Sequence[Written]", *, by_key: bo
     """
     unseen = _to_try.get()
     if unseen is None or (query.on_conflict is not None and not by_key):
-        raise NotSupportedError(
-            f"{rule.index.label} is unique, two master keys are live, and at this transaction's "
-            "isolation level the database does not show what others have committed meanwhile. "
-            "Nothing was written. save() the rows one by one, or insert them at READ COMMITTED, or "
-            "without ignore_conflicts, by a manager of the model, and with the primary key as the "
-            "only conflict."
-        )
+        raise _not_seen(rule)
     unseen.append((rule, rows))
+
+
+def _not_seen(rule: "Rule") -> NotSupportedError:
+    return NotSupportedError(
+        f"{rule.index.label} is unique, two master keys are live, and at this transaction's "
+        "isolation level the database does not show what others have committed meanwhile. "
+        "Nothing was written. save() the rows one by one, or insert them at READ COMMITTED, or "
+        "without ignore_conflicts, by a manager of the model, and with the primary key as the "
+        "only conflict."
+    )
 
 
 def try_other_keys(using: str, unseen: "Iterable[Unseen]") -> None:
@@ -64,6 +68,7 @@ def try_other_keys(using: str, unseen: "Iterable[Unseen]") -> None:
 
     Raises:
         IntegrityError: another row holds one of them, and the constraint sees it.
+        NotSupportedError: a row is not there with the primary key that it was given.
     """
     connection = connections[using]
     quote = connection.ops.quote_name
@@ -88,14 +93,15 @@ def try_other_keys(using: str, unseen: "Iterable[Unseen]") -> None:
                 if deferred is not None:
                     cursor.execute(f"SET CONSTRAINTS {quote(deferred.name)} IMMEDIATE")
                 for under_one_key in zip(*(indexes for _pk, indexes in of_row), strict=True):
-                    cursor.executemany(
-                        sql,
-                        [
-                            (str.__str__(index), *pk)
-                            for (pk, _), index in zip(of_row, under_one_key, strict=True)
-                            if not is_absent(index)
-                        ],
-                    )
+                    given = [
+                        (str.__str__(index), *pk)
+                        for (pk, _), index in zip(of_row, under_one_key, strict=True)
+                        if not is_absent(index)
+                    ]
+                    if given:
+                        cursor.executemany(sql, given)
+                    if given and cursor.rowcount != len(given):
+                        raise _not_seen(rule)
                 transaction.set_rollback(True, using=using)
         except IntegrityError:
             raise rule.conflict() from None
