@@ -36,6 +36,7 @@ def test_a_change_is_seen_at_once(settings) -> None:
     ],
     ids=repr,
 )
+@pytest.mark.django_db  # JSONField asks the database whether it knows JSON
 def test_a_setting_of_the_wrong_type_is_found_by_the_checks(settings, name: str, value) -> None:
     setattr(settings, f"API_KEYS_{name}", value)
     with pytest.raises(ImproperlyConfigured, match=f"API_KEYS_{name}"):
@@ -44,5 +45,6 @@ def test_a_setting_of_the_wrong_type_is_found_by_the_checks(settings, name: str,
     assert f"API_KEYS_{name}" in found.msg
 
 
+@pytest.mark.django_db  # JSONField asks the database whether it knows JSON
 def test_the_settings_of_the_site_are_right() -> None:
     assert not [message for message in run_checks() if message.id == "apikeys.E001"]

@@ -199,6 +199,7 @@ def test_a_refusal_names_the_field_and_the_way_out() -> None:
         "unknown entry", "format", "no formats", "size", "no such provider", "no dict",
     ],
 )  # fmt: skip
+@pytest.mark.django_db  # JSONField asks the database whether it knows JSON
 def test_keys_and_settings_that_cannot_be_used(entries: Any, id_: str) -> None:
     with override_settings(ENCRYPTION=entries):
         (message,) = check_keys(None)

@@ -277,6 +277,7 @@ def test_a_request_may_be_missing() -> None:
     assert fragments(reporter.get_traceback_html()) == []
 
 
+@pytest.mark.django_db  # JSONField asks the database whether it knows JSON
 def test_a_deployment_is_told_to_set_the_filter() -> None:
     assert check_reporting(None) == []
     with override_settings(
