@@ -461,8 +461,11 @@ def check_collected(field: "EncryptedField", query: Any) -> None:
     Raises:
         FieldError: the ``pre_save`` of a field has changed a secret between the two.
     """
-    if isinstance(query, InsertQuery) and not query.raw and not hasattr(query, "_collected"):
-        query._collected = True  # type: ignore[attr-defined]
+    if not isinstance(query, InsertQuery) or query.raw:
+        return
+    done: set[str] = query.__dict__.setdefault("_collected", set())
+    if field.attname not in done:  # asked for each row
+        done.add(field.attname)
         for row in query.objs:
             secret = row._state.__dict__.get("secrets_collected", {}).get(field.attname)
             check_pair(field, row, secret)
