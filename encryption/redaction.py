@@ -35,38 +35,49 @@ _OPEN: Final = r"(?P<open>\\{0,3}[\"'])"
 _START: Final = r"(?:\b|(?<=\\[nrt]))"
 _SHORTEST_KNOWN: Final = 8
 
+_Patterns = tuple[tuple[re.Pattern[str], str], ...]
+
+
+def _compiled(*patterns: tuple[str, str]) -> _Patterns:
+    return tuple((re.compile(pattern), left) for pattern, left in patterns)
+
+
 #: Each pattern and what is left of a match. All are linear in the length of the text.
-_PATTERNS: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
-    (re.compile(pattern), left)
-    for pattern, left in (
-        # v2 tokens; the key id names a key and does not tell it
-        (r"(v2:[0-9a-f]{8}:)[A-Za-z0-9_-]+", rf"\1{REDACTED}"),
-        # an address's user and password
-        (r"(://)[^\s/@]{0,200}[^\s@]{0,500}@", rf"\1{REDACTED}@"),
-        # what is named as a secret: in quotes (a JSON document in a string has them escaped), or
-        # up to the next space or punctuation; a scheme such as "Bearer" belongs to the value
-        (
-            rf"(?i)({_NAMES}[\w-]{{0,40}}\\{{0,3}}[\"']?\s?[:=]\s?b?){_OPEN}"
-            r"(?:(?!(?P=open)).)*",
-            rf"\1\g<open>{REDACTED}",
-        ),
-        (
-            rf"(?i)({_NAMES}[\w-]{{0,40}}\\{{0,3}}[\"']?\s?[:=]\s?)"
-            r"(?![\\\"'\s]|b[\"'])(?:(?:bearer|basic|token|digest)\s)?[^\s\"',;&)}\]]+",
-            rf"\1{REDACTED}",
-        ),
-        (r"(?i)\b(bearer|basic)\s[A-Za-z0-9._~+/=-]{8,}", rf"\1 {REDACTED}"),
-        (r"([?&](?:key|auth|sig|signature|code)=)[^&\s\"']+", rf"\1{REDACTED}"),
-        # keys of services, by their prefixes
-        (rf"{_START}([a-z]{{2,6}}_(?:live|test)_)[A-Za-z0-9_]+", rf"\1{REDACTED}"),
-        (
-            rf"{_START}(sk-|whsec_|gh[opsur]_|github_pat_|glpat-|xox[a-z]-)[\w-]{{8,}}",
-            rf"\1{REDACTED}",
-        ),
-        (rf"{_START}(AKIA|ASIA|AIza|eyJ)[\w.-]{{12,}}", rf"\1{REDACTED}"),
-        # `openssl rand -hex 16` and longer, digests among them
-        (r"(?i)[0-9a-f]{32,}", REDACTED),
-    )
+_BY_NAMES: Final = _compiled(
+    # v2 tokens; the key id names a key and does not tell it
+    (r"(v2:[0-9a-f]{8}:)[A-Za-z0-9_-]+", rf"\1{REDACTED}"),
+    # an address's user and password
+    (r"(://)[^\s/@]{0,200}[^\s@]{0,500}@", rf"\1{REDACTED}@"),
+    # what is named as a secret: in quotes (a JSON document in a string has them escaped), or
+    # up to the next space or punctuation; a scheme such as "Bearer" belongs to the value
+    (
+        rf"(?i)({_NAMES}[\w-]{{0,40}}\\{{0,3}}[\"']?\s?[:=]\s?b?){_OPEN}"
+        r"(?:(?!(?P=open)).)*",
+        rf"\1\g<open>{REDACTED}",
+    ),
+    (
+        rf"(?i)({_NAMES}[\w-]{{0,40}}\\{{0,3}}[\"']?\s?[:=]\s?)"
+        r"(?![\\\"'\s]|b[\"'])(?:(?:bearer|basic|token|digest)\s)?[^\s\"',;&)}\]]+",
+        rf"\1{REDACTED}",
+    ),
+    (r"(?i)\b(bearer|basic)\s[A-Za-z0-9._~+/=-]{8,}", rf"\1 {REDACTED}"),
+    (r"([?&](?:key|auth|sig|signature|code)=)[^&\s\"']+", rf"\1{REDACTED}"),
+    # keys of projects, and of services that write theirs in the same way
+    (rf"{_START}([a-z]{{2,6}}_(?:live|test)_)[A-Za-z0-9_]+", rf"\1{REDACTED}"),
+    # JSON Web Tokens: two of their three parts begin with the "{" of an object
+    (rf"{_START}(eyJ)[\w-]*\.eyJ[\w.-]*", rf"\1{REDACTED}"),
+)
+#: These come after the long texts: a v1 token, and a part of one after a "/", may begin as a key of
+#: a service does, and what stayed beside such a key would be too short to be known for a token.
+_BY_PREFIXES: Final = _compiled(
+    # keys of services
+    (
+        rf"{_START}(sk-|whsec_|gh[opsur]_|github_pat_|glpat-|xox[a-z]-)[\w-]{{8,}}",
+        rf"\1{REDACTED}",
+    ),
+    (rf"{_START}(AKIA|ASIA|AIza|eyJ)[\w.-]{{12,}}", rf"\1{REDACTED}"),
+    # `openssl rand -hex 16` and longer, digests among them
+    (r"(?i)[0-9a-f]{32,}", REDACTED),
 )
 #: v1 tokens, and keys in base64: 28 bytes are 40 characters. Words and paths are of one case.
 _LONG: Final = re.compile(r"[A-Za-z0-9+/_=-]{40,}")
@@ -97,9 +108,12 @@ class Redactor:
         """Return the text without secrets."""
         if self._known is not None:
             text = self._known.sub(REDACTED, text)
-        for pattern, left in _PATTERNS:
+        for pattern, left in _BY_NAMES:
             text = pattern.sub(left, text)
-        return _LONG.sub(_unless_of_one_case, text)
+        text = _LONG.sub(_unless_of_one_case, text)
+        for pattern, left in _BY_PREFIXES:
+            text = pattern.sub(left, text)
+        return text
 
     def value(self, value: Any, name: str = "", depth: int = 4) -> Any:
         """Return something that JSON can say of a value, without secrets.

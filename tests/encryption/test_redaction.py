@@ -67,6 +67,25 @@ def test_the_shortest_token_of_the_original_goes() -> None:
         assert Redactor().text(f"<{token}>") == f"<{REDACTED}>"
 
 
+@pytest.mark.parametrize("place", range(0, 37, 4))
+@pytest.mark.parametrize("prefix", ["eyJ", "AKIA", "AIza", "/eyJ", "+sk", "/ghp"])
+def test_a_token_of_the_original_goes_whole_that_looks_like_another_key(
+    prefix: str, place: int
+) -> None:
+    text = "Zq39bTfYk7LmN0Qw" * 2 + "Zq39b/=="
+    token = (text[:place] + prefix + text[place + len(prefix) :])[:40]
+    for frame in ("<{}>", "token {}. Next"):
+        assert Redactor().text(frame.format(token)) == frame.format(REDACTED)
+
+
+@pytest.mark.parametrize("before", ["", "/some/path/to/", "x="])
+@pytest.mark.parametrize("length", [8, 40, 43, 200])
+def test_every_part_of_a_web_token_goes(length: int, before: str) -> None:
+    signature = ("aB3-_" * 40)[:length]
+    token = f"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0{signature}.{signature}"
+    assert Redactor().text(f"{before}{token} x") == f"{before}eyJ{REDACTED} x"
+
+
 @pytest.mark.parametrize(
     ("text", "left"),
     [
