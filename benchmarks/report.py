@@ -57,10 +57,12 @@ def rates(figures: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
 
 def busy(figures: Mapping[str, Mapping[str, float]]) -> str:
     """A table with a line for each number of processes: seconds, and how many cores were busy."""
-    rows = [["processes", "seconds", "cores busy"], ["---:", "---:", "---:"]]
+    names = ["processes", "seconds", "cores busy", "with the server's and all else"]
+    rows = [names, ["---:"] * len(names)]
     for count, found in figures.items():
-        cores = found["processor seconds per second"]
-        rows.append([count, f"{found['seconds']:.1f}", f"{cores:.2f} of {found['cores']:.0f}"])
+        busy = [found["processor seconds per second"], found.get("of the machine")]
+        cores = [f"{one:.2f} of {found['cores']:.0f}" if one is not None else "" for one in busy]
+        rows.append([count, f"{found['seconds']:.1f}", *cores])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

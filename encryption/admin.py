@@ -4,18 +4,26 @@ The forms need nothing of this module (see :mod:`encryption.forms`). What is lef
 where the admin takes a value for display: a column of the list, a read-only field, and the whole
 page of a user who may view but not change. All of them ask ``lookup_field``, which reads the
 attribute, and so would decrypt. :func:`install` puts a version before it that does not, and keeps
-lists from being sorted by ciphertext. That works for every ``ModelAdmin``, and for a row whose
-secret cannot be decrypted too. "Save as new" is the matter of :mod:`encryption.copies_admin`.
+lists from being sorted by ciphertext, and from telling by a filter in the address whether a guess
+is right. That works for every ``ModelAdmin``, and for a row whose secret cannot be decrypted too.
+"Save as new" is the matter of :mod:`encryption.copies_admin`.
 
 What cannot work, such as searching in ciphertext, is refused by :func:`check_admin_exposure`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from django import forms
-from django.contrib.admin import EmptyFieldListFilter, ModelAdmin, helpers, utils
+from django.contrib.admin import (
+    EmptyFieldListFilter,
+    ModelAdmin,
+    SimpleListFilter,
+    helpers,
+    utils,
+)
+from django.contrib.admin.exceptions import DisallowedModelAdminLookup
 from django.contrib.admin.options import BaseModelAdmin, InlineModelAdmin
 from django.contrib.admin.sites import all_sites
 from django.contrib.admin.templatetags import admin_list
@@ -30,6 +38,7 @@ from encryption.copies_admin import form_of_copy, formset_of_copies
 from encryption.entry import NOT_SET, SET
 from encryption.fields import EncryptedField
 from encryption.forms import SecretField
+from encryption.indexes import BlindIndexField
 
 if TYPE_CHECKING:
     AnyModelAdmin = ModelAdmin[Any]
@@ -55,6 +64,7 @@ def install() -> None:
         (admin_list, "lookup_field", _without_secrets),
         (admin_list, "label_for_field", _unsortable),
         (ChangeList, "get_ordering_field", _without_order),
+        (ChangeList, "get_filters", _without_guesses),
         (ModelAdmin, "get_form", form_of_copy),
         (InlineModelAdmin, "get_formset", formset_of_copies),
         (GenericInlineModelAdmin, "get_formset", formset_of_copies),
@@ -105,6 +115,51 @@ def _without_order(original: Wrapped) -> Wrapped:
         return original(self, field_name)
 
     return get_ordering_field
+
+
+def _without_guesses(original: Wrapped) -> Wrapped:
+    """Django lets an address filter a list by each field of its model, whoever may see the list.
+
+    By a blind index that would tell those who may not see a secret whether it is what they guess.
+    """
+
+    def get_filters(self: Any, request: Any) -> Any:
+        declared = {_name_of_filter(item) for item in self.list_filter}
+        for name in self.get_filters_params():
+            if name not in declared and _compares_secret(self.model, name, declared):
+                raise DisallowedModelAdminLookup(f"Filtering by {name} is not allowed.")
+        return original(self, request)
+
+    return get_filters
+
+
+def _name_of_filter(item: Any) -> Any:
+    """What an item of ``list_filter`` calls its parameter, or the field that it is about."""
+    if isinstance(item, type) and issubclass(item, SimpleListFilter):
+        return item.parameter_name
+    return item[0] if isinstance(item, (list, tuple)) else item
+
+
+def _compares_secret(model: type[models.Model], lookup: str, declared: Collection[Any]) -> bool:
+    """Say whether a lookup tells more of a secret than whether there is one.
+
+    Args:
+        declared: what the list has filters for; a developer who wants an index there may.
+    """
+    parts = lookup.split(LOOKUP_SEP)
+    for number, name in enumerate(parts, 1):
+        try:
+            field: Any = model._meta.get_field(name)
+        except FieldDoesNotExist:
+            return False
+        if isinstance(field, BlindIndexField) and LOOKUP_SEP.join(parts[:number]) in declared:
+            return False
+        if isinstance(field, (EncryptedField, BlindIndexField)):
+            return parts[number:] not in (["isnull"], ["isempty"])
+        if not field.is_relation or not getattr(field, "path_infos", None):
+            return False
+        model = field.path_infos[-1].to_opts.model
+    return False
 
 
 class _StateField(models.CharField):  # type: ignore[type-arg]

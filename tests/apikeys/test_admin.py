@@ -238,6 +238,12 @@ def test_a_project_with_keys_can_be_deleted(root, key) -> None:
     assert ApiKeyEvent.objects.count() == 2
 
 
+def test_a_hash_is_not_guessed_by_a_filter(root, key) -> None:
+    assert root.get(LIST, {"key_prefix": key.key_prefix}).status_code == 200
+    for lookup in ("key_hash", "key_hash__startswith"):
+        assert root.get(LIST, {lookup: key.key_hash[:64]}).status_code == 400
+
+
 # -- AI keys --------------------------------------------------------------------------------------
 
 AI_LIST = "/admin/apikeys/aikey/"
@@ -260,6 +266,15 @@ def test_no_page_shows_an_ai_key_to_anyone(root) -> None:
         assert SECRET not in page.content.decode()
         assert SECRET[-4:] not in page.content.decode()
         assert "v2:" not in page.content.decode()
+
+
+@pytest.mark.parametrize("lookup", ["api_key", "api_key__in", "api_key_index__startswith"])
+def test_nobody_guesses_anothers(staff, lookup: str) -> None:
+    key = AIKeyFactory(api_key=SECRET)
+    client = staff(None)
+    for guess in (SECRET, "sk-proj-another", key.api_key_index):
+        for more in ({}, {"user": key.user_id}):
+            assert client.get(AI_LIST, {lookup: guess, **more}).status_code == 400
 
 
 def test_one_sets_and_keeps_and_replaces_ones_own(root) -> None:

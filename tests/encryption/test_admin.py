@@ -7,6 +7,7 @@ import pytest
 from django import forms
 from django.contrib import admin
 from django.contrib.admin import utils
+from django.contrib.admin.exceptions import DisallowedModelAdminLookup
 from django.contrib.admin.models import LogEntry
 from django.contrib.admin.sites import all_sites
 from django.contrib.auth.models import Permission, User
@@ -23,8 +24,8 @@ from encryption.admin import check_admin_exposure, secret_at
 from encryption.fields import EncryptedTextField
 from encryption.forms import SecretField
 from tests.encryption.database import store, stored, tables
-from tests.fieldapp.factories import NoteFactory, VaultFactory
-from tests.fieldapp.models import Holder, Note, Tenant, UuidTenant, Vault
+from tests.fieldapp.factories import NoteFactory, TenantFactory, VaultFactory
+from tests.fieldapp.models import Holder, Indexed, Note, Tenant, UuidTenant, Vault
 
 CANARY = "sk_live_canary_4eC39HqLyjWDarjtT1zdp7dc"
 OTHER = "sk_live_other_8Xv0pQ2mN5"
@@ -82,6 +83,7 @@ site.register(Tenant, TenantAdmin)
 site.register(Holder, HolderAdmin)
 site.register(Vault, VaultAdmin)
 site.register(UuidTenant)
+site.register(Indexed)
 
 urlpatterns = [path("admin/", site.urls)]
 
@@ -192,6 +194,80 @@ def test_no_page_holds_a_secret_or_decrypts_one(
         seen += 1
     assert seen >= 16
     assert crypto == {}
+
+
+@pytest.mark.parametrize(
+    "lookup",
+    [
+        "secret",
+        "secret__exact",
+        "secret__in",
+        "secret__startswith",
+        "data__auth__key",
+        "secret_index",
+        "secret_index__startswith",
+        "early__gt",
+    ],
+)
+def test_nobody_guesses_a_secret_by_a_filter(viewer: Client, lookup: str) -> None:
+    row = Indexed.objects.create(tenant=TenantFactory(), secret=CANARY, data={"auth": {"key": 1}})
+    stored_as = row.secret_index if lookup.startswith("secret_index") else CANARY
+    for guess in (stored_as, OTHER):
+        for more in ({}, {"tenant": row.tenant_id}, {"tenant__id__exact": row.tenant_id}):
+            response = viewer.get(url("changelist", "indexed"), {lookup: guess, **more})
+            assert response.status_code == 400
+            assert guess not in response.content.decode()
+
+
+@pytest.mark.parametrize("lookup", ["note__secret", "note__secret__exact", "note__data__key"])
+def test_nor_across_a_relation_that_the_list_filters_by(client: Client, lookup: str) -> None:
+    class FilteredAdmin(HolderAdmin):
+        list_filter = ["note"]
+
+        def lookup_allowed(self, *args: Any, **kwargs: Any) -> bool:
+            return True
+
+    request = RequestFactory().get("/", {lookup: CANARY})
+    request.user = User(is_superuser=True, is_staff=True, is_active=True)
+    with pytest.raises(DisallowedModelAdminLookup, match="not allowed") as caught:
+        FilteredAdmin(Holder, site).get_changelist_instance(request)
+    assert CANARY not in str(caught.value)
+
+
+def test_whether_there_is_a_secret_may_be_asked(viewer: Client) -> None:
+    tenant = TenantFactory()
+    Indexed.objects.create(tenant=tenant, secret=CANARY, name="with")
+    Indexed.objects.create(tenant=tenant, name="without")
+    for lookup in ("secret__isnull", "secret_index__isnull"):
+        page = content(viewer, url("changelist", "indexed") + f"?{lookup}=True")
+        assert "1 indexed" in page
+
+
+def test_a_list_may_have_filters_of_its_own_for_them(client: Client) -> None:
+    row = Indexed.objects.create(tenant=TenantFactory(), secret=CANARY)
+
+    class ByName(admin.SimpleListFilter):
+        title = parameter_name = "secret"
+
+        def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, str]]:
+            return [("yes", "yes")]
+
+        def queryset(self, request: Any, queryset: Any) -> Any:
+            return queryset.exclude(secret=None) if self.value() == "yes" else queryset
+
+    class OpenAdmin(admin.ModelAdmin):
+        list_filter = [ByName, "secret_index", ("early", admin.AllValuesFieldListFilter)]
+
+    for lookup, value in (
+        ("secret", "yes"),
+        ("secret_index", row.secret_index),
+        ("secret_index__exact", row.secret_index),
+        ("early", row.early),
+    ):
+        request = RequestFactory().get("/", {lookup: value})
+        request.user = User.objects.get(username="root")
+        changes = OpenAdmin(Indexed, site).get_changelist_instance(request)
+        assert list(changes.queryset) == [row]
 
 
 def test_the_confirmation_of_a_mass_deletion_holds_no_secret(client: Client) -> None:
