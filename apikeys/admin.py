@@ -15,7 +15,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from apikeys.forms import AIKeyForm, NewApiKeyForm, RenameForm, RotationForm
 from apikeys.models import Actor, AIKey, ApiKey, ApiKeyEvent, ApiKeyStateError
-from projects.admin import ProjectScopedAdmin, RecordAdmin, manageable_projects
+from projects.admin import ProjectRecordAdmin, ProjectScopedAdmin, manageable_projects
 from projects.roles import Role
 
 if TYPE_CHECKING:
@@ -187,21 +187,19 @@ class ApiKeyAdmin(ProjectScopedAdmin):
 
 
 @admin.register(ApiKeyEvent)
-class ApiKeyEventAdmin(RecordAdmin):
+class ApiKeyEventAdmin(ProjectRecordAdmin):
     list_display = ("at", "kind", "key_prefix", "actor", "project_id")
     list_filter = ("kind", "at")
     search_fields = ("key_prefix", "actor", "project_id", "api_key_id")
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[ApiKeyEvent]:
-        events = super().get_queryset(request)
-        if getattr(request.user, "is_superuser", False):
-            return events  # those of projects that are gone, too
-        return events.filter(project_id__in=manageable_projects(request, Role.ADMIN))
-
 
 @admin.register(AIKey)
 class AIKeyAdmin(AIKeyModelAdmin):
-    """Everybody sets and replaces their own key. Of the others' one sees that they are set."""
+    """Everybody sets and replaces their own key.
+
+    Of the others' one sees that they are set; with Django's permission one may delete them, as when
+    a key is known to have leaked. Nobody sees one.
+    """
 
     form = AIKeyForm
     list_display = ("user", "provider", "created_at", "updated_at")

@@ -13,8 +13,8 @@ from django.contrib.auth.models import AbstractBaseUser
 from django.core.exceptions import FieldDoesNotExist
 from django.db import models, router, transaction
 
-from apikeys.models import Actor, ApiKey, ApiKeyEvent
 from encryption.registry import EncryptedColumn, databases_of, encrypted_columns
+from projects.acting import acting
 from projects.models import Project
 
 #: The encrypted values of a tenant in one column of one database.
@@ -60,7 +60,7 @@ def encrypted_for(tenant: models.Model) -> Iterator[Values]:
 def erase_project(project: Project, *, dry_run: bool = False) -> Erasure:
     """Erase a project with all that belongs to it.
 
-    The record of its API keys stays; it names no secret.
+    The records of its connections and API keys stay; they name no secret.
     """
     return _erase([project], dry_run=dry_run)
 
@@ -82,6 +82,7 @@ def erase_user(
     return _erase([*projects, user], dry_run=dry_run)
 
 
+@acting("command")
 def _erase(tenants: list[Any], *, dry_run: bool) -> Erasure:
     """Erase tenants, all of them or none; a dry run does it too, and takes it back."""
     done = Erasure()
@@ -99,16 +100,9 @@ def _erase(tenants: list[Any], *, dry_run: bool) -> Erasure:
             if alias == home:
                 done.rows.update(rows.delete()[1])
         for tenant in tenants:
-            _record_deletion(tenant)
             done.rows.update(tenant.delete(using=home)[1])
         if dry_run:
             transaction.set_rollback(True, using=home)
     if not dry_run:
         done.left = sum(rows.count() for _column, _alias, rows in values)
     return done
-
-
-def _record_deletion(tenant: models.Model) -> None:
-    if isinstance(tenant, Project):
-        for key in ApiKey.objects.filter(project=tenant, deleted_at=None):
-            key.record(ApiKeyEvent.Kind.DELETED, Actor("command"), {"erased": True})

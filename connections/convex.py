@@ -3,11 +3,12 @@
 import json
 from typing import Any
 
+from connections.changes import name_problem
 from connections.integrations import registry
 from connections.models import Connection, CredentialEvent, Status
 from connections.models.connection import FULL_HEALTH
 from connections.models.event import Action
-from projects.convex import Document, Import, UnreadableError, moment, opened, text
+from projects.convex import Document, Import, UnreadableError, moment, name, opened, text
 from projects.models import Project
 
 ACTOR = "import"
@@ -39,7 +40,7 @@ def _connection(run: Import, document: Document) -> Connection:
     connection = Connection(
         project=project,
         service=service,
-        name=text(document, "name", integration.title if integration else service)[:100],
+        name=_name(run, document, integration.title if integration else service),
         config=integration.config_from(credentials) if integration else {},
         credentials=credentials,
         status=_status(document),
@@ -53,6 +54,16 @@ def _connection(run: Import, document: Document) -> Connection:
     connection.save()
     CredentialEvent.objects.record(Action.IMPORT, connection, ACTOR, connection.credential_names)
     return connection
+
+
+def _name(run: Import, document: Document, default: str) -> str:
+    found = name(document, "name", 100, default)
+    if name_problem(found) is None:
+        return found
+    run.remarks.append(
+        ("connections", document["_id"], "its name looks like a secret: it is named by its service")
+    )
+    return name({"service": default}, "service", 100)
 
 
 def _credentials(document: Document) -> dict[str, Any]:

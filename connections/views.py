@@ -29,10 +29,11 @@ from connections.serializers import (
     WrittenConnectionSerializer,
 )
 from connections.throttling import UseThrottle
+from projects.acting import actor_of
 from projects.errors import Conflict, FailedDependency, errors
 from projects.pagination import NewestFirstPagination, StrictCursorPagination
 from projects.parsers import StrictJSONParser
-from projects.permissions import Need, ProjectPermission, ProjectScoped, actor_of
+from projects.permissions import Need, ProjectPermission, ProjectScoped
 from projects.roles import Role
 
 READ = Need(Role.VIEWER, "connections:read")
@@ -145,9 +146,7 @@ class ConnectionViewSet(ProjectScoped, mixins.ListModelMixin, viewsets.GenericVi
     )
     @transaction.atomic
     def destroy(self, request: Request, **kwargs: Any) -> Response:
-        connection = self._locked(request)
-        self._record(Action.DELETE, connection, connection.credential_names)
-        connection.delete()
+        self._locked(request).delete()
         return Response(status=status.HTTP_204_NO_CONTENT)
 
     @extend_schema(

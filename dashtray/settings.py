@@ -62,6 +62,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "projects.login.LockOutMiddleware",
+    "projects.acting.ActorMiddleware",
 ]
 
 ROOT_URLCONF = "dashtray.urls"

@@ -43,9 +43,16 @@ def _compiled(*patterns: tuple[str, str]) -> _Patterns:
 
 
 #: Each pattern and what is left of a match. All are linear in the length of the text.
-_BY_NAMES: Final = _compiled(
+_TOKENS: Final = _compiled(
     # v2 tokens; the key id names a key and does not tell it
     (r"(v2:[0-9a-f]{8}:)[A-Za-z0-9_-]+", rf"\1{REDACTED}"),
+    # JSON Web Tokens: two of their three parts begin with the "{" of an object
+    (rf"{_START}(eyJ)[\w-]*\.eyJ[\w.-]*", rf"\1{REDACTED}"),
+)
+#: v1 tokens, and keys in base64: 28 bytes are 40 characters. The patterns after it look for words,
+#: and such a text can hold any; what stayed beside a word could be too short to be known again.
+_BASE64: Final = re.compile(r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/]{38,}={0,2}(?![A-Za-z0-9+/=_-])")
+_BY_NAMES: Final = _compiled(
     # an address's user and password
     (r"(://)[^\s/@]{0,200}[^\s@]{0,500}@", rf"\1{REDACTED}@"),
     # what is named as a secret: in quotes (a JSON document in a string has them escaped), or
@@ -57,18 +64,17 @@ _BY_NAMES: Final = _compiled(
     ),
     (
         rf"(?i)({_NAMES}[\w-]{{0,40}}\\{{0,3}}[\"']?\s?[:=]\s?)"
-        r"(?![\\\"'\s]|b[\"'])(?:(?:bearer|basic|token|digest)\s)?[^\s\"',;&)}\]]+",
+        r"(?![\\\"'\s]|b[\"'])(?:(?:bearer|basic|token|digest)\s)?"
+        rf"(?:{re.escape(REDACTED)}|[^\s\"',;&)}}\]])+",
         rf"\1{REDACTED}",
     ),
     (r"(?i)\b(bearer|basic)\s[A-Za-z0-9._~+/=-]{8,}", rf"\1 {REDACTED}"),
     (r"([?&](?:key|auth|sig|signature|code)=)[^&\s\"']+", rf"\1{REDACTED}"),
     # keys of projects, and of services that write theirs in the same way
     (rf"{_START}([a-z]{{2,6}}_(?:live|test)_)[A-Za-z0-9_]+", rf"\1{REDACTED}"),
-    # JSON Web Tokens: two of their three parts begin with the "{" of an object
-    (rf"{_START}(eyJ)[\w-]*\.eyJ[\w.-]*", rf"\1{REDACTED}"),
 )
-#: These come after the long texts: a v1 token, and a part of one after a "/", may begin as a key of
-#: a service does, and what stayed beside such a key would be too short to be known for a token.
+#: The same in the other alphabet of base64, and keys with "=" or "_" in them.
+_LONG: Final = re.compile(r"[A-Za-z0-9+/_=-]{40,}")
 _BY_PREFIXES: Final = _compiled(
     # keys of services
     (
@@ -79,8 +85,6 @@ _BY_PREFIXES: Final = _compiled(
     # `openssl rand -hex 16` and longer, digests among them
     (r"(?i)[0-9a-f]{32,}", REDACTED),
 )
-#: v1 tokens, and keys in base64: 28 bytes are 40 characters. Words and paths are of one case.
-_LONG: Final = re.compile(r"[A-Za-z0-9+/_=-]{40,}")
 
 
 def names_a_secret(name: str) -> bool:
@@ -108,11 +112,11 @@ class Redactor:
         """Return the text without secrets."""
         if self._known is not None:
             text = self._known.sub(REDACTED, text)
-        for pattern, left in _BY_NAMES:
-            text = pattern.sub(left, text)
-        text = _LONG.sub(_unless_of_one_case, text)
-        for pattern, left in _BY_PREFIXES:
-            text = pattern.sub(left, text)
+        for patterns, long in ((_TOKENS, _BASE64), (_BY_NAMES, _LONG), (_BY_PREFIXES, None)):
+            for pattern, left in patterns:
+                text = pattern.sub(left, text)
+            if long is not None:
+                text = long.sub(_unless_of_one_case, text)
         return text
 
     def value(self, value: Any, name: str = "", depth: int = 4) -> Any:
@@ -139,6 +143,7 @@ class Redactor:
 
 
 def _unless_of_one_case(match: re.Match[str]) -> str:
+    """Words and paths are of one case."""
     text = match.group()
     return text if text == text.lower() or text == text.upper() else REDACTED
 

@@ -58,6 +58,18 @@ class RecordAdmin(HiddenAdmin):
         return False
 
 
+class ProjectRecordAdmin(RecordAdmin):
+    """A record of a project's things, which names the project by a ``project_id`` alone."""
+
+    read_role = Role.ADMIN
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        records = super().get_queryset(request)
+        if getattr(request.user, "is_superuser", False):
+            return records  # those of projects that are gone, too
+        return records.filter(project_id__in=manageable_projects(request, self.read_role))
+
+
 class ProjectScopedAdmin(HiddenAdmin):
     """The admin of a model with a ``project``: Django's permissions and the role in the project.
 

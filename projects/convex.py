@@ -38,12 +38,18 @@ class Import:
         folder: of the export.
         imported, known: by table, how many documents were taken over now, and before.
         problems: table, id of the document (or its line) and reason.
+        remarks: the same of what was taken over otherwise than it was.
     """
 
     folder: Path
     imported: Counter[str] = field(default_factory=Counter)
     known: Counter[str] = field(default_factory=Counter)
     problems: list[tuple[str, str, str]] = field(default_factory=list)
+    remarks: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def tables(self) -> list[str]:
+        """The names of the tables that the folder holds."""
+        return sorted(file.parent.name for file in self.folder.glob("*/documents.jsonl"))
 
     def documents(self, table: str) -> Iterator[Document]:
         """Yield the documents of a table; note the lines that are none."""
@@ -127,6 +133,19 @@ def text(document: Document, name: str, default: str | None = None) -> str:
     return value
 
 
+def name(document: Document, key: str, length: int, default: str | None = None) -> str:
+    """A name of a document as names are here: one line of printable characters, so long at most.
+
+    Raises:
+        UnreadableError: it has none, and there is no default.
+    """
+    value = text(document, key, default)
+    words = "".join(one if one.isprintable() else " " for one in value).split()
+    if not words:
+        raise UnreadableError(f"its {key} has no printable character")
+    return " ".join(words)[:length].rstrip()
+
+
 def moment(document: Document, *names: str) -> datetime | None:
     """The first of these that a document has, as a moment; ``None`` if it has none of them.
 
@@ -175,11 +194,11 @@ def _user(document: Document) -> Any:
         raise UnreadableError("several users here have its e-mail address")
     if same:
         return same[0]
-    name, _, rest = str(document.get("name") or "").partition(" ")
+    first, _, rest = _full_name(document).partition(" ")
     user = User(
         username=_free_username(email or f"user-{document['_id']}"),
         email=email,
-        first_name=name[:150],
+        first_name=first[:150],
         last_name=rest[:150],
         date_joined=moment(document, "createdAt", "_creationTime") or timezone.now(),
     )
@@ -187,6 +206,13 @@ def _user(document: Document) -> Any:
     user.full_clean(exclude=["password"])
     user.save()
     return user
+
+
+def _full_name(document: Document) -> str:
+    try:
+        return name(document, "name", 301)
+    except UnreadableError:
+        return ""
 
 
 def _free_username(wanted: str) -> str:
@@ -208,7 +234,7 @@ def _project(run: Import, document: Document) -> Project:
     owner_id = int(run.reference("users", document, "ownerId"))
     if not User.objects.filter(pk=owner_id).exists():
         raise UnreadableError("its owner was deleted here")
-    project = Project(name=text(document, "name")[:200], owner_id=owner_id)
+    project = Project(name=name(document, "name", 200), owner_id=owner_id)
     project.save()
     created = moment(document, "createdAt", "_creationTime") or project.created_at
     updated = moment(document, "updatedAt") or created

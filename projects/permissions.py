@@ -6,7 +6,7 @@ that the caller may not see does not exist for them (404); what they may see and
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 from uuid import UUID
 
 from rest_framework.exceptions import NotFound
@@ -14,19 +14,10 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
+from projects.acting import ApiCredential
 from projects.models import Project, ProjectQuerySet
 from projects.roles import Role
 from projects.throttling import CallerThrottled
-
-
-@runtime_checkable
-class ApiCredential(Protocol):
-    """``request.auth`` of a request that a project's API key was sent with."""
-
-    @property
-    def project_id(self) -> UUID: ...
-
-    def has_scope(self, name: str) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -145,11 +136,3 @@ def visible_projects(request: Request) -> ProjectQuerySet:
     if isinstance(request.auth, ApiCredential):
         return Project.objects.filter(pk=request.auth.project_id)
     return Project.objects.for_user(request.user)
-
-
-def actor_of(request: Any) -> str:
-    """Name the sender of a request for a log or an audit row, telling no secret."""
-    credential = getattr(request, "auth", None)  # which a request of the admin site has not
-    if isinstance(credential, ApiCredential):
-        return f"api-key:{getattr(credential, 'pk', '')}"
-    return f"user:{request.user.pk}"

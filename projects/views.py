@@ -8,12 +8,12 @@ from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import viewsets
 from rest_framework.serializers import BaseSerializer
 
+from projects.acting import ApiCredential
 from projects.errors import Conflict, errors
 from projects.models import Membership, Project
 from projects.pagination import NewestFirstPagination
 from projects.parsers import StrictJSONParser
 from projects.permissions import (
-    ApiCredential,
     Need,
     ProjectPermission,
     ProjectScoped,

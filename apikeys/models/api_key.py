@@ -8,10 +8,13 @@ from typing import Any, Self
 
 from django.conf import settings
 from django.db import IntegrityError, connections, models, router, transaction
+from django.db.models.signals import pre_delete
+from django.dispatch import receiver
 from django.utils import timezone
 
 from apikeys import restrictions, tokens
 from apikeys.models.event import Actor, ApiKeyEvent
+from projects.acting import current_actor
 from projects.models import Project
 
 
@@ -275,10 +278,14 @@ class ApiKey(models.Model):
         self.save(update_fields=["revoked_at", "expires_at"])
 
     def record(
-        self, kind: "ApiKeyEvent.Kind", by: Actor, details: dict[str, Any] | None = None
+        self,
+        kind: "ApiKeyEvent.Kind",
+        by: Actor,
+        details: dict[str, Any] | None = None,
+        using: str | None = None,
     ) -> None:
         """Write down what was done to the key."""
-        ApiKeyEvent.objects.create(
+        ApiKeyEvent.objects.using(using).create(
             kind=kind,
             actor=by.name,
             api_key_id=self.pk,
@@ -294,6 +301,14 @@ class ApiKey(models.Model):
     def _locked(self) -> "ApiKey":
         """The row as it is now, and nobody else's to change until the transaction ends."""
         return type(self).objects.using(self._alias).select_for_update().get(pk=self.pk)
+
+
+@receiver(pre_delete, sender=ApiKey, dispatch_uid="apikeys.deletion")
+def _record_deletion(instance: ApiKey, using: str, **kwargs: Any) -> None:
+    """Its row goes, as with its project; see :meth:`ApiKey.remove` for how a key alone goes."""
+    if instance.deleted_at is None:
+        by = Actor(current_actor())
+        instance.record(ApiKeyEvent.Kind.DELETED, by, {"erased": True}, using)
 
 
 def _already_rotated() -> ApiKeyStateError:

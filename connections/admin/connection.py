@@ -23,8 +23,8 @@ from connections.integrations import registry
 from connections.integrations.base import Integration
 from connections.models import Connection, CredentialEvent, Metric
 from connections.models.event import Action
+from projects.acting import actor_of
 from projects.admin import ProjectScopedAdmin, manageable_projects
-from projects.permissions import actor_of
 from projects.roles import Role
 
 MOST_CHARTS = 12
@@ -105,11 +105,15 @@ class ConnectionAdmin(RevealMixin, UseMixin, ProjectScopedAdmin):
 
     @admin.display(description=_("credentials"))
     def credential_states(self, connection: Connection) -> str:
-        states = connection.credential_fields().items()
+        states = connection.credential_fields() or {
+            name: {"set": True} for name in connection.credential_names
+        }
         if not connection.has_readable_credentials():
             return str(_("They cannot be decrypted. Enter them again, or restore the master key."))
         return format_html_join(
-            ", ", "{}: {}", ((n, _("set") if one["set"] else _("not set")) for n, one in states)
+            ", ",
+            "{}: {}",
+            ((name, _("set") if one["set"] else _("not set")) for name, one in states.items()),
         )
 
     @admin.display(description=_("metrics"))
@@ -244,15 +248,6 @@ class ConnectionAdmin(RevealMixin, UseMixin, ProjectScopedAdmin):
         }
         allowed = all(self.has_delete_permission(request, one) for one in objs)
         return names, counts, set() if allowed else {str(self.opts.verbose_name)}, []
-
-    def delete_model(self, request: HttpRequest, obj: Connection) -> None:
-        self._record(request, Action.DELETE, obj, obj.credential_names)
-        super().delete_model(request, obj)
-
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Connection]) -> None:
-        for connection in queryset:
-            self._record(request, Action.DELETE, connection, connection.credential_names)
-        super().delete_queryset(request, queryset)
 
     def get_urls(self) -> list[URLPattern]:
         own = [

@@ -3,17 +3,15 @@
 from django.contrib import admin
 
 from connections.models import CredentialEvent
-from projects.admin import ProjectScopedAdmin, RecordAdmin
-from projects.roles import Role
+from projects.admin import ProjectRecordAdmin
 
 
 @admin.register(CredentialEvent)
-class CredentialEventAdmin(RecordAdmin, ProjectScopedAdmin):
+class CredentialEventAdmin(ProjectRecordAdmin):
     list_display = ("at", "action", "connection_name", "actor", "field_names", "count", "reason")
     list_filter = ("action", "at")
-    search_fields = ("connection_name", "connection_ref", "actor")
+    search_fields = ("connection_name", "connection_ref", "project_id", "actor")
     date_hierarchy = "at"
-    read_role = Role.ADMIN
 
     @admin.display(description="fields")
     def field_names(self, event: CredentialEvent) -> str:

@@ -15,9 +15,9 @@ from connections.forms import RevealForm
 from connections.models import Connection
 from connections.reveal import reveal
 from encryption import DecryptionError
+from projects.acting import actor_of
 from projects.admin import ModelAdmin, manageable_projects
 from projects.login import lock_out_if_told
-from projects.permissions import actor_of
 from projects.roles import Role
 
 

@@ -13,8 +13,8 @@ from django.views.decorators.http import require_POST
 
 from connections import sync
 from connections.models import Connection
+from projects.acting import actor_of
 from projects.admin import ModelAdmin
-from projects.permissions import actor_of
 
 #: Each may take a minute, and the browser waits.
 MOST_AT_ONCE = 10

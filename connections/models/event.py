@@ -2,15 +2,17 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.db import IntegrityError, models, transaction
 from django.db.models import F
+from django.db.models.signals import pre_delete
+from django.dispatch import receiver
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from connections.models.connection import Connection
-from projects.models import Project
+from projects.acting import current_actor
 
 #: The actor of what no person and no API key asked for.
 WORKER = "worker"
@@ -39,13 +41,13 @@ class CredentialEventQuerySet(models.QuerySet["CredentialEvent"]):
         """Write one event.
 
         Args:
-            actor: "user:ID", "api-key:ID", or :data:`WORKER`.
+            actor: "user:ID", "api-key:ID", :data:`WORKER`, or what ``current_actor`` says.
             names: the credential fields that it is about.
             reason: what a person gave as one.
         """
         return self.create(
             action=action,
-            connection=connection,
+            connection=None if action == Action.DELETE else connection,
             connection_ref=connection.pk,
             project_id=connection.project_id,
             connection_name=connection.name,
@@ -80,7 +82,7 @@ class CredentialEventQuerySet(models.QuerySet["CredentialEvent"]):
 class CredentialEvent(models.Model):
     """One thing that was done with credentials; for uses, how often within an hour.
 
-    It outlives its connection, whose id and name it keeps.
+    It outlives its connection and project, whose ids and name it keeps.
     """
 
     action = models.CharField(_("action"), max_length=10, choices=Action)
@@ -89,7 +91,8 @@ class CredentialEvent(models.Model):
     names = models.JSONField(_("fields"), default=list)
     reason = models.CharField(_("reason"), max_length=500, blank=True)
     count = models.PositiveIntegerField(_("count"), default=1)
-    project = models.ForeignKey(Project, models.SET_NULL, null=True, related_name="+")
+    # Of what was recorded under a project that was gone by the time of version 0.1, NULL.
+    project_id = models.UUIDField(_("project id"), null=True, db_index=True)
     connection = models.ForeignKey(
         Connection, models.SET_NULL, null=True, related_name="credential_events"
     )
@@ -113,3 +116,11 @@ class CredentialEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.get_action_display()}: {self.connection_name}"
+
+
+@receiver(pre_delete, sender=Connection, dispatch_uid="connections.deletion")
+def _record_deletion(instance: Connection, using: str, **kwargs: Any) -> None:
+    """However it is deleted: alone, with others, or with its project."""
+    CredentialEvent.objects.using(using).record(
+        Action.DELETE, instance, current_actor(), instance.credential_names
+    )

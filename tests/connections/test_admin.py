@@ -13,6 +13,7 @@ from rest_framework.test import APIClient
 from connections.admin.connection import ConnectionAdmin
 from connections.models import Connection, CredentialEvent, Metric
 from projects.admin import ProjectScopedAdmin
+from projects.models import Project
 from projects.roles import Role
 from tests.connections.factories import CANARY, ConnectionFactory, poison
 from tests.projects.factories import ProjectFactory, member
@@ -380,6 +381,60 @@ def test_deleting_leaves_the_record(client):
     assert not Connection.objects.exists()
     refs = CredentialEvent.objects.filter(action="delete").values_list("connection_ref", flat=True)
     assert set(refs) == {one.pk, two.pk}
+
+
+def test_that_of_a_project_that_is_gone_is_seen_by_superusers_alone(client, project):
+    connection = ConnectionFactory(project=project, name="Shop of the gone")
+    CredentialEvent.objects.record("test", connection, "user:1", ["api_key"])
+    other = staff(ProjectFactory(), Role.ADMIN, "view_credentialevent")
+    gone, root = project.pk, User.objects.get(username="root")
+    client.post(reverse("admin:projects_project_delete", args=[gone]), {"post": "yes"})
+    assert not Connection.objects.exists()
+    events = CredentialEvent.objects.filter(project_id=gone).order_by("pk")
+    assert [(one.action, one.actor) for one in events] == [
+        ("test", "user:1"),
+        ("delete", f"user:{root.pk}"),
+    ]
+    assert events[1].names == ["api_key"]
+    listed = reverse("admin:connections_credentialevent_changelist")
+    for wanted in ("Shop", str(gone)):
+        assert "2 credential events" in client.get(listed, {"q": wanted}).content.decode()
+    client.force_login(other)
+    assert "0 credential events" in client.get(listed).content.decode()
+
+
+def test_credentials_of_an_unknown_service_are_named(client):
+    connection = ConnectionFactory(
+        service="fax", credentials={"pin": CANARY, "empty": "", "not\na name": "x", "key": "y"}
+    )
+    text = client.get(page(connection)).content.decode()
+    assert "key: set, pin: set" in text
+    assert "empty" not in text
+    client.post(page(connection, "delete"), {"post": "yes"})
+    event = CredentialEvent.objects.get()
+    assert (event.action, event.names) == ("delete", ["key", "pin"])
+
+
+@pytest.mark.parametrize("names", [[], ["api_key"]])
+@pytest.mark.parametrize(
+    "how",
+    [
+        lambda one: Connection.objects.get(pk=one.pk).delete(),
+        lambda one: Connection.objects.filter(pk=one.pk).delete(),
+        lambda one: Project.objects.filter(pk=one.project_id).delete(),
+    ],
+    ids=["alone", "of a query", "with its project"],
+)
+def test_a_deletion_is_recorded_whatever_is_deleted(how, names):
+    connection = ConnectionFactory()
+    Connection.objects.filter(pk=connection.pk).update(credential_names=names)
+    other = ConnectionFactory()
+    how(connection)
+    [event] = CredentialEvent.objects.all()
+    assert (event.action, event.actor) == ("delete", "unknown")
+    assert (event.connection_ref, event.project_id) == (connection.pk, connection.project_id)
+    assert event.names == names
+    assert Connection.objects.get() == other
 
 
 PERMISSIONS = ("view_connection", "change_connection", "add_connection", "delete_connection")

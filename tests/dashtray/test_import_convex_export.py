@@ -222,3 +222,53 @@ def test_no_secret_is_printed(tmp_path, settings):
 def test_a_folder_that_is_none(tmp_path):
     error, _, _ = run(tmp_path / "nothing")
     assert "there is no such folder" in error
+
+
+def test_a_folder_that_is_no_export_is_wrong_usage(tmp_path):
+    with pytest.raises(CommandError, match="no export") as caught:
+        call_command("import_convex_export", str(EXPORT.parent))
+    assert caught.value.returncode == 2
+    shutil.copytree(EXPORT / "users", tmp_path / "users")
+    error, _, err = run(tmp_path)
+    assert error is None
+    assert "projects: not in this export" in err
+    assert "users: not" not in err
+
+
+def edited(folder, table, **change):
+    """A copy of the sample in which the first document of a table is another one; its id."""
+    shutil.copytree(EXPORT, folder)
+    file = folder / table / "documents.jsonl"
+    first, *rest = file.read_text().splitlines()
+    document = json.loads(first) | change
+    file.write_text("\n".join([json.dumps(document), *rest]))
+    return document["_id"]
+
+
+@pytest.mark.parametrize("table", ["connections", "projects", "users"])
+def test_names_are_one_printable_line(tmp_path, table: str):
+    bad = " \x1b[31mRed\n\x00second\u2028line\t "
+    changed = edited(tmp_path / "export", table, name=bad)
+    assert run(tmp_path / "export")[0] is None
+    model = {"connections": Connection, "projects": Project, "users": User}[table]
+    row = model.objects.get(pk=local(table, changed))
+    shown = row.get_full_name() if table == "users" else row.name
+    assert shown == "[31mRed second line"
+
+
+def test_a_name_that_looks_like_a_secret_is_not_taken_over(tmp_path):
+    secret = "sk_live_51Habcdefghijklmnop"
+    changed = edited(tmp_path / "export", "connections", name=f"Shop {secret}")
+    error, out, err = run(tmp_path / "export")
+    assert error is None
+    assert f"connections {changed}: its name looks like a secret" in err
+    assert secret not in out + err
+    connection = Connection.objects.get(pk=local("connections", changed))
+    assert connection.name == connection.integration.title
+
+
+def test_a_name_without_a_printable_character_is_none(tmp_path):
+    changed = edited(tmp_path / "export", "projects", name="\n\x00")
+    error, _, err = run(tmp_path / "export")
+    assert error is not None
+    assert f"projects {changed}: its name has no printable character" in err

@@ -68,14 +68,17 @@ def test_the_shortest_token_of_the_original_goes() -> None:
 
 
 @pytest.mark.parametrize("place", range(0, 37, 4))
-@pytest.mark.parametrize("prefix", ["eyJ", "AKIA", "AIza", "/eyJ", "+sk", "/ghp"])
+@pytest.mark.parametrize(
+    "prefix", ["eyJ", "AKIA", "/eyJ", "/ghp", "token", "Secret", "cookie", "APIKEY"]
+)
 def test_a_token_of_the_original_goes_whole_that_looks_like_another_key(
     prefix: str, place: int
 ) -> None:
-    text = "Zq39bTfYk7LmN0Qw" * 2 + "Zq39b/=="
+    text = "Zq39bTfYk7LmN0QwZq39bTfYk7LmN0QwZq39bQ=="
     token = (text[:place] + prefix + text[place + len(prefix) :])[:40]
-    for frame in ("<{}>", "token {}. Next"):
-        assert Redactor().text(frame.format(token)) == frame.format(REDACTED)
+    for frame in ("<{}>", "one {}. Next", "password={}&x=1", "Authorization: Basic {}"):
+        left = frame.replace("Basic ", "").format(REDACTED)
+        assert Redactor().text(frame.format(token)) == left
 
 
 @pytest.mark.parametrize("before", ["", "/some/path/to/", "x="])

@@ -1,10 +1,12 @@
 import pytest
 from rest_framework.test import APIClient
 
-from apikeys.models import Actor, ApiKey
+from apikeys.models import Actor, ApiKey, ApiKeyEvent
+from connections.models import CredentialEvent
 from projects.models import Membership, Project
 from projects.roles import Role
-from tests.connections.factories import CANARY
+from tests.apikeys.factories import OPERATOR, ApiKeyFactory
+from tests.connections.factories import CANARY, ConnectionFactory
 from tests.projects.factories import ProjectFactory, UserFactory, member
 
 pytestmark = pytest.mark.django_db
@@ -80,6 +82,22 @@ def test_roles(project, url, role, rename, add, delete):
 def test_the_owner_deletes_the_project(project, url):
     assert client_of(project.owner).delete(url).status_code == 204
     assert not Project.objects.exists()
+
+
+def test_what_is_deleted_with_a_project_is_recorded(project, url):
+    key, connection = ApiKeyFactory(project=project), ConnectionFactory(project=project)
+    removed = ApiKeyFactory(project=project)
+    removed.remove(by=OPERATOR)
+    client_of(project.owner).delete(url)
+    actor = f"user:{project.owner.pk}"
+    deleted = ApiKeyEvent.objects.filter(kind="deleted", project_id=project.pk).order_by("pk")
+    assert [(one.api_key_id, one.actor) for one in deleted] == [
+        (removed.pk, OPERATOR.name),
+        (key.pk, actor),
+    ]
+    event = CredentialEvent.objects.get(project_id=project.pk)
+    assert (event.action, event.actor) == ("delete", actor)
+    assert (event.connection_ref, event.connection_name) == (connection.pk, connection.name)
 
 
 def test_put_is_not_offered(project, url):

@@ -14,6 +14,7 @@ from apikeys.scopes import Scope
 from connections.convex import import_connections
 from projects.convex import Import, import_projects, import_users
 
+TABLES = ("users", "projects", "connections", "apiKeys")
 READING = [scope for scope in Scope.values if scope.endswith(":read")]
 
 
@@ -48,6 +49,12 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         run = Import(options["folder"])
+        if not set(run.tables()) & set(TABLES):
+            raise CommandError(
+                f"This folder is no export: it has none of {', '.join(TABLES)}, each a folder with "
+                "a documents.jsonl in it. Nothing was imported.",
+                returncode=2,
+            )
         if options["dry_run"]:
             with transaction.atomic():
                 self._import(run, options["api_key_scopes"])
@@ -70,6 +77,10 @@ class Command(BaseCommand):
     def _report(self, run: Import, *, dry_run: bool) -> None:
         for table, document, reason in run.problems:
             self.stderr.write(self.style.ERROR(f"{table} {document}: {reason}"))
+        for table, document, remark in run.remarks:
+            self.stderr.write(f"{table} {document}: {remark}")
+        for table in sorted(set(TABLES) - set(run.tables())):
+            self.stderr.write(f"{table}: not in this export")
         done = "would be imported" if dry_run else "imported"
         for table in sorted({*run.imported, *run.known}):
             self.stdout.write(
