@@ -67,6 +67,10 @@ def check_url(url: str) -> SplitResult:
         raise RefusedDestinationError("A URL has no user name or password in it here.")
     if any(character <= " " or character in "\\\x7f" for character in url):
         raise RefusedDestinationError("A URL has no spaces, control characters or backslashes.")
+    try:
+        _ = httpx.URL(url).host  # which knows more of hosts, such as that no number begins with 0
+    except (httpx.InvalidURL, ValueError):
+        raise RefusedDestinationError("The host is no name and no address of a URL.") from None
     return parts
 
 

@@ -319,5 +319,7 @@ LOGGING = {
         # They write the whole URL of each request to a service, and the headers of its reply.
         "httpx": {"level": "WARNING"},
         "httpcore": {"level": "WARNING"},
+        # What it says of a retry, connections.integrations.http says with the host.
+        "stamina": {"level": "ERROR"},
     },
 }

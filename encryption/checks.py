@@ -258,7 +258,9 @@ def check_missing_keys(
         Error(
             f"{missing_key_text(key_id, count)}, and cannot be read.",
             "Put that key into MASTER_ENCRYPTION_KEY_FALLBACKS (or OLD_MASTER_KEY), then run "
-            "rotate_master_key before removing it.",
+            "rotate_master_key before removing it. If nobody has it any more, write these values "
+            "anew or set them to NULL: rotate_master_key --dry-run names the rows. Migrations can "
+            "be run meanwhile, with migrate --skip-checks.",
             id="encryption.E030",
         )
         for key_id, count in missing.items()

@@ -204,7 +204,7 @@ def check_missing_indexes(
             )
             % {"count": missing, "index": f"{label}.{name}"}
             + ("." if set(counts) - known == {NO_INDEX} else " under a key of the keyring."),
-            "Run rotate_master_key: it computes the indexes that are missing.",
+            "Run rotate_master_key: it computes those of all rows that can be read.",
             id="encryption.W059",
         )
         for label, status in found

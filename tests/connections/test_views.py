@@ -128,6 +128,13 @@ def test_a_connection_is_created_and_its_secret_is_encrypted(client, project):
             },
             {("config.base_url", "secret_in_config")},
         ),
+        *(
+            (
+                {"service": "prometheus", "name": "x", "config": {"base_url": f"http://{host}"}},
+                {("config.base_url", "invalid")},
+            )
+            for host in ("\uff11\uff12\uff17.0.0.1:8601", "0177.0.0.1:8601", "xn--/")
+        ),
         (
             {"service": "github", "name": "x", "config": {"owner": f"ghp_{CANARY}"}},
             {("config.owner", "secret_in_config")},
