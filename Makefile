@@ -35,6 +35,8 @@ mysql: install  ## the driver for MariaDB, which needs its C library
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[mysql]'
 
 run: install  ## a site with demo data on http://127.0.0.1:$(PORT)/
+	@$(BIN)/python -c 'import socket; socket.create_server(("127.0.0.1", $(PORT))).close()' 2>/dev/null \
+		|| { echo "Port $(PORT) of 127.0.0.1 cannot be used; another is chosen by PORT=8080 make run" >&2; exit 1; }
 	@$(BIN)/python -m dashtray.environment
 	@$(BIN)/python manage.py migrate --verbosity 0
 	@$(BIN)/python manage.py demo
