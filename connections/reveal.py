@@ -19,9 +19,9 @@ def reveal(connection: Connection, actor: str, reason: str) -> dict[str, Any]:
         DecryptionError: the credentials cannot be read. The event stays.
         RuntimeError: called inside a transaction, whose rollback would take the event away.
     """
+    # Of a service that is not known here nobody can tell names from secrets.
+    names = connection.credential_names if connection.integration else ["(all)"]
     with transaction.atomic(durable=True):
-        CredentialEvent.objects.record(
-            Action.REVEAL, connection, actor, connection.credential_names, reason
-        )
+        CredentialEvent.objects.record(Action.REVEAL, connection, actor, names, reason)
     stored = connection.credentials
     return dict(stored) if isinstance(stored, dict) else {"": stored}

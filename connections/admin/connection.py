@@ -105,11 +105,11 @@ class ConnectionAdmin(RevealMixin, UseMixin, ProjectScopedAdmin):
 
     @admin.display(description=_("credentials"))
     def credential_states(self, connection: Connection) -> str:
-        states = connection.credential_fields() or {
-            name: {"set": True} for name in connection.credential_names
-        }
+        states = connection.credential_fields()
         if not connection.has_readable_credentials():
             return str(_("They cannot be decrypted. Enter them again, or restore the master key."))
+        if connection.integration is None:
+            return str(_("set, for a service that is not known here"))
         return format_html_join(
             ", ",
             "{}: {}",

@@ -1,6 +1,5 @@
 """A connection: a project's access to another service."""
 
-import re
 import uuid
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
@@ -27,11 +26,6 @@ FULL_HEALTH = 100
 #: After so many failures in a row a connection's status is error. One that only a person can mend
 #: (refused credentials, a wrong host) makes it so at once.
 FAILURES_UNTIL_ERROR = 3
-
-
-#: What may be shown as the name of a credential of an unknown service, and of how many.
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,49}")
-_MOST_NAMES = 50
 
 
 class Status(models.TextChoices):
@@ -206,16 +200,14 @@ class Connection(models.Model):
     def names_set(self) -> list[str]:
         """Decrypt the credentials and tell which of those that the service has are set.
 
-        Of a service that this installation does not know, it is those whose names look like names.
+        Of a service that this installation does not know none is named: what is a name there and
+        what a secret, nobody can tell.
 
         Raises:
             DecryptionError: they cannot be read.
         """
-        integration, stored = self.integration, self.credentials
-        if integration is not None:
-            return sorted(integration.credentials_from(stored))
-        names = stored if isinstance(stored, dict) else {}
-        return sorted(name for name in names if names[name] and _NAME.fullmatch(name))[:_MOST_NAMES]
+        integration = self.integration
+        return [] if integration is None else sorted(integration.credentials_from(self.credentials))
 
     # -- the credentials ----------------------------------------------------------------------
 

@@ -176,8 +176,9 @@ class TestRecord:
         assert key.created_by is None
         project.delete()
         assert not ApiKey.objects.exists()
-        event = ApiKeyEvent.objects.get()
-        assert (event.actor, event.project_id) == (by.name, key.project_id)
+        created, deleted = ApiKeyEvent.objects.order_by("pk")
+        assert (created.actor, created.project_id) == (by.name, key.project_id)
+        assert (deleted.actor, deleted.project_id) == ("unknown", key.project_id)
 
 
 # -- what happens when something breaks -----------------------------------------------------------

@@ -372,9 +372,10 @@ def test_the_record_outlives_the_project(service):
     connection = ConnectionFactory()
     sync.check_connection(connection, "user:7")
     connection.project.delete()
-    event = CredentialEvent.objects.get()
-    assert (event.connection, event.project) == (None, None)
-    assert event.connection_ref == connection.pk
+    for event in CredentialEvent.objects.all():
+        assert (event.connection, event.project_id) == (None, connection.project_id)
+        assert event.connection_ref == connection.pk
+    assert {event.action for event in CredentialEvent.objects.all()} == {"test", "delete"}
 
 
 # -- the command ------------------------------------------------------------------------------
