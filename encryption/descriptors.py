@@ -294,6 +294,18 @@ class EncryptedAttribute(DeferredAttribute):
             instance._state.encrypted_under = under  # type: ignore[attr-defined]
 
 
+def _made_by(asking: FrameType) -> type[models.Model] | None:
+    """The class of which Django makes an instance out of its child: one of several in a family."""
+    frame: FrameType | None = asking
+    # Before Python 3.12 a comprehension has a frame of its own.
+    for _ in range(2):
+        if frame is not None and "rel_model" in frame.f_locals:
+            made: type[models.Model] = frame.f_locals["rel_model"]
+            return made
+        frame = None if frame is None else frame.f_back
+    return None
+
+
 class InheritedAttribute(EncryptedAttribute):
     """The attribute on a child of multi-table inheritance, of a column in its parent's table.
 
@@ -303,12 +315,12 @@ class InheritedAttribute(EncryptedAttribute):
 
     def __get__(self, instance: models.Model | None, cls: Any = None) -> Any:
         if instance is not None:
-            asking = sys._getframe(1).f_globals.get("__name__")
-            if asking == "django.db.models.fields.related_descriptors":
-                return self._for_parent(instance)
+            asking = sys._getframe(1)
+            if asking.f_globals.get("__name__") == "django.db.models.fields.related_descriptors":
+                return self._for_parent(instance, _made_by(asking) or self.field.model)
         return super().__get__(instance, cls)
 
-    def _for_parent(self, instance: models.Model) -> Ciphertext | None:
+    def _for_parent(self, instance: models.Model, made: type[models.Model]) -> Ciphertext | None:
         layout = layout_of(instance)
         if promotion.is_strange(layout, instance):
             promotion.adopt(layout, instance)
@@ -318,9 +330,7 @@ class InheritedAttribute(EncryptedAttribute):
         under = secret._sources or layout.loaded(instance) or layout.current(instance)
         values = {**instance.__dict__, **dict(zip(layout.attnames, under, strict=True))}
         moved = secret.detached()
-        moved._sources = tuple(
-            values.get(name) for name in layout_of_class(self.field.model).attnames
-        )
+        moved._sources = tuple(values.get(name) for name in layout_of_class(made).attnames)
         return moved
 
 

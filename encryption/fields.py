@@ -20,7 +20,7 @@ from encryption.core import tokens
 from encryption.core.errors import DecryptionError, EncryptionError, MalformedTokenError
 from encryption.descriptors import UNREAD, Ciphertext, EncryptedAttribute, ForeignCiphertext
 from encryption.forms import SecretField, SecretJSONField
-from encryption.guards import check_indexes, check_upsert, is_upsert, placeholder_sql
+from encryption.guards import check_beside, check_indexes, check_upsert, is_upsert, placeholder_sql
 from encryption.indexes import BlindIndexField, check_collected, note_collected
 from encryption.uniqueness import check_insert
 
@@ -384,6 +384,9 @@ class EncryptedField(BaseField):
 
     def _check_indexes(self, query: Any, connection: "BaseDatabaseWrapper") -> None:
         check_indexes(self, query)
+        for one in query.update_fields if is_upsert(query) else ():
+            if "_unique_beside" in one.__dict__:  # Django asks no placeholder of an expression
+                check_beside(one, query, connection)
         check_collected(self, query)
         for index in self.indexes:
             check_insert(index, query, connection.alias)

@@ -262,6 +262,9 @@ def _save_base(original: Method) -> Method:
         if update_fields is not None and layout.concerning.isdisjoint(update_fields):
             original(self, raw, force_insert, force_update, using, update_fields)
             return
+        # A save within another one (a handler's) has values of its own.
+        outer = _take(state)
+        done = False
         if layout.settling and not raw:
             layout.settle(self, update_fields)
         if update_fields is not None and not raw:
@@ -276,13 +279,21 @@ def _save_base(original: Method) -> Method:
                 state.encrypted_under = layout.current(self)
             elif "encrypted_after" in state.__dict__:
                 state.encrypted_under = state.encrypted_after
+            done = True
         finally:
-            if update_fields is not None:
-                for name in ("encrypt_under", "encrypted_after", "encrypted_before"):
-                    state.__dict__.pop(name, None)
+            _take(state)
+            if done:  # the row is no longer what the outer one knew it to be
+                outer = {name: outer[name] for name in ("encrypt_under",) if name in outer}
+            state.__dict__.update(outer)
 
     save_base.alters_data = True  # type: ignore[attr-defined]
     return save_base
+
+
+def _take(state: Any) -> dict[str, Any]:
+    """Take off an instance what one save of it knows, for as long as it goes on."""
+    names = "encrypt_under", "encrypted_before", "encrypted_after"
+    return {name: state.__dict__.pop(name) for name in names if name in state.__dict__}
 
 
 def _seal_first(layout: Layout, instance: models.Model, update_fields: Any) -> None:

@@ -36,7 +36,9 @@ class Rule:
     ) -> None:
         self.model = model
         self.index = index
-        self.names = tuple(names)
+        # A constraint may name a foreign key's column ("group_id").
+        known = {field.attname: field.name for field in model._meta.concrete_fields}
+        self.names = tuple(known.get(name, name) for name in names)
         self.constraint = constraint
 
     @property

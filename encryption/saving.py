@@ -106,9 +106,16 @@ def pin(layout: Layout, instance: models.Model) -> None:
                 del instance.__dict__[field.attname]  # it is read anew, with its sources
 
 
-def target_of(layout: Layout, instance: models.Model, names: Iterable[str]) -> Values | None:
+def target_of(
+    layout: Layout,
+    instance: models.Model,
+    names: Iterable[str],
+    before: "Stored | None" = None,
+) -> Values | None:
     """The source values that a row has after a save of these fields, as far as is known."""
     loaded = layout.loaded(instance)
+    if before is not None:
+        loaded = before.sources
     if loaded is None:
         return None
     named = set(names)
@@ -263,11 +270,12 @@ def update_of_many(
             with vouching():
                 return update_of_whole_row(original, *arguments)
         state: Any = instance._state
-        # A handler of pre_save may have changed the sources since the save began.
-        state.encrypt_under = target_of(layout, instance, update_fields)
         if "encrypted_before" not in state.__dict__:
             row = type(instance)._base_manager.using(using).filter(pk=instance.pk)
             state.encrypted_before = Stored.read(layout, row.select_for_update())
+        # A handler of pre_save may have changed the sources since the save began.
+        before = state.encrypted_before
+        state.encrypt_under = target_of(layout, instance, update_fields, before)
         return do_update(original, *arguments)
 
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import wraps
 from typing import Any, Final
 
-from django.db import connections, models, router, transaction
+from django.db import IntegrityError, connections, models, router, transaction
 from django.db.models.constants import OnConflict
 
 from encryption.binding import Partial, Values, layout_of
@@ -117,11 +117,16 @@ def looking(original: Callable[..., Any]) -> Callable[..., Any]:
         if not rules:
             return original(*arguments)
         with transaction.atomic(using=using, savepoint=False):
-            unseen = [
-                (rule, [written])
-                for rule, written in _of_update(self, using, rules, given, whole=names is None)
-                if check(rule, using, [written], rewritten=[self])
-            ]
+            try:
+                unseen = [
+                    (rule, [written])
+                    for rule, written in _of_update(self, using, rules, given, whole=names is None)
+                    if check(rule, using, [written], rewritten=[self])
+                ]
+            except IntegrityError:
+                if names is None or rows.filter(pk=pk).select_for_update().exists():
+                    raise
+                return False  # the row is not what it was taken for, and is read again
             with vouching():
                 result = original(*arguments)
             if result:
@@ -250,7 +255,7 @@ def check(
     gone = {rule.key_of(instance) for instance in rewritten}
     known = [(row, under_all_keys(rule.index, row.text, row.under)) for row in rows]
     there = _holders(rule, using, [index for _, indexes in known for index in indexes])
-    seen: dict[str, list[dict[str, Any]]] = {}
+    seen: dict[str, list[Written]] = {}
     for row, indexes in known:
         own = {*gone, rule.key_of(row.instance)} if replacing else gone
         holders = {pk for index in indexes for pk in there.get(str(index), ())} - own
@@ -259,10 +264,12 @@ def check(
             twins = rule.twins(_rows_of(rule, using), indexes, row.beside)
             if twins is None or not rule.applies(row.instance, using):
                 continue
-            if row.beside in same or (holders and any(pk not in own for pk in _keys_of(twins))):
+            if any(
+                one.beside == row.beside and rule.applies(one.instance, using) for one in same
+            ) or (holders and any(pk not in own for pk in _keys_of(twins))):
                 raise rule.conflict()
         if not is_absent(indexes[0]):
-            same.append(row.beside)
+            same.append(row)
     return sees_less
 
 
