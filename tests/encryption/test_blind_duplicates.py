@@ -12,8 +12,8 @@ import pytest
 from django.core.exceptions import FieldError
 from django.core.serializers.base import DeserializedObject
 from django.db import IntegrityError, connection, models, transaction
-from django.db.models import Q
-from django.db.models.functions import Now
+from django.db.models import Q, Value
+from django.db.models.functions import Lower, Now
 from django.db.models.signals import pre_save
 from django.test.utils import isolate_apps
 from pytest_django import DjangoAssertNumQueries, Settings
@@ -28,6 +28,7 @@ from tests.encryption.matching import expect_indexes
 pytestmark = pytest.mark.django_db(transaction=True)
 
 PARTIAL = connection.features.supports_partial_indexes
+LABEL = {"app_label": "fieldapp"}
 TARGETS = connection.features.supports_update_conflicts_with_target
 
 
@@ -478,3 +479,96 @@ def test_a_field_that_changes_a_secret(how: str, place: str) -> None:
             write()
         assert ("changed" in [row.secret for row in cls.objects.all()]) is twice
         expect_indexes(cls)
+
+
+# -- what an expression, a column's name and a condition hide -------------------------------------
+
+
+@pytest.mark.parametrize(
+    "label", [None, Value("token"), Lower(Value("TOKEN"))], ids=["default", "value", "function"]
+)
+def test_an_upsert_that_brings_a_row_beside_another_by_an_expression(
+    rotate: Callable[[], None], label: Any
+) -> None:
+    model = made(
+        constraints=once("label"), label=models.CharField(max_length=10, db_default="token")
+    )
+    with tables(model):
+        model.objects.create(realm="r", secret="S", label="token")
+        rotate()
+        twin = model.objects.create(realm="r", secret="S", label="other")
+        row = model(id=twin.pk, realm="r", **({} if label is None else {"label": label}))
+        target = {"unique_fields": ["id"]} if TARGETS else {}
+        with pytest.raises(FieldError, match="label"), transaction.atomic():
+            model.objects.bulk_create(
+                [row], update_conflicts=True, update_fields=["label"], **target
+            )
+        assert stored(twin, "label") == "other"
+
+
+def test_a_constraint_that_names_the_column_of_a_relation(rotate: Callable[[], None]) -> None:
+    group = type(
+        "Group", (models.Model,), {"__module__": __name__, "Meta": type("Meta", (), LABEL)}
+    )
+    model = made(constraints=once("group_id"), group=models.ForeignKey(group, models.CASCADE))
+    with tables(group, model):
+        one, two = group.objects.create(), group.objects.create()
+        model.objects.create(realm="r", group=one, secret="S")
+        rotate()
+        row = model.objects.create(realm="r", group=two, secret="S")
+        with pytest.raises(FieldError, match="group"):
+            model.objects.filter(pk=row.pk).update(group=one)
+        row.group = one
+        with pytest.raises(IntegrityError), transaction.atomic():
+            row.save()
+        assert model.objects.filter(group=one).count() == 1
+
+
+@pytest.mark.skipif(not PARTIAL, reason="the database has no constraint with a condition")
+@pytest.mark.parametrize("first", [True, False], ids=["under it first", "under it last"])
+def test_rows_of_one_list_of_which_one_is_under_the_condition(
+    rotate: Callable[[], None], first: bool
+) -> None:
+    model = made(
+        constraints=once("label", condition=Q(is_active=True)),
+        label=models.CharField(max_length=10),
+        is_active=models.BooleanField(),
+    )
+    with tables(model):
+        rotate()
+        rows = [
+            model(realm="r", secret="S", label="one", is_active=active)
+            for active in (first, not first)
+        ]
+        model.objects.bulk_create(rows)
+        for row in rows:
+            row.label = "two"
+        model.objects.bulk_update(rows, ["label"])
+        for row in rows:
+            row.is_active = True
+        with pytest.raises(IntegrityError), transaction.atomic():
+            model.objects.bulk_update(rows, ["is_active"])
+        assert model.objects.filter(label="two", is_active=True).count() == 1
+
+
+def test_a_stale_row_is_looked_up_by_what_it_holds_now(rotate: Callable[[], None]) -> None:
+    model = made()
+    with tables(model):
+        model.objects.create(realm="north", secret="a")
+        rotate()
+        stale, fresh = model.objects.get(), model.objects.get()
+        fresh.secret = "b"
+        fresh.save()
+        model.objects.create(realm="south", secret="a")
+        stale.realm = "south"
+        stale.save(update_fields=["realm"])
+        assert {(row.realm, row.secret) for row in model.objects.all()} == {
+            ("south", "a"),
+            ("south", "b"),
+        }
+        expect_indexes(model)
+        late = model.objects.get(pk=stale.pk)
+        late.secret = "a"
+        with pytest.raises(IntegrityError), transaction.atomic():
+            late.save(update_fields=["secret"])
+        assert model.objects.get(pk=stale.pk).secret == "b"

@@ -13,6 +13,8 @@ from tests.fieldapp.models import (
     BrandedOne,
     BrandedTwo,
     Child,
+    Cousin,
+    Grandchild,
     Note,
     NoteProxy,
     Parent,
@@ -281,3 +283,46 @@ def test_queries_over_the_tables(child: Child) -> None:
     row = Child.objects.values("secret", "inner").get()
     assert row["inner"].decrypt(child.tenant_id) == "inner"
     assert row["secret"].decrypt(child.tenant_id) == "outer"
+
+
+# -- families of three generations ----------------------------------------------------------------
+
+
+@pytest.fixture(params=[Grandchild, Cousin])
+def deep(request: pytest.FixtureRequest, tenant: Tenant) -> Any:
+    row = request.param.objects.create(
+        tenant=tenant, secret="the parent's", inner="the child's", motto="m", deepest="its own"
+    )
+    return request.param.objects.get(pk=row.pk)
+
+
+@pytest.mark.parametrize("read", [False, True])
+def test_each_ancestor_of_a_row_is_read_through_it(deep: Any, read: bool) -> None:
+    if read:
+        assert (deep.secret, deep.inner, deep.deepest) == (
+            "the parent's",
+            "the child's",
+            "its own",
+        )
+    child = deep.child_ptr
+    assert (type(child), child.secret, child.inner) == (Child, "the parent's", "the child's")
+    parent = child.parent_ptr
+    assert (type(parent), parent.secret) == (Parent, "the parent's")
+    child.label = "x"
+    child.save()
+    parent.save()
+    again = type(deep).objects.get(pk=deep.pk)
+    assert (again.label, again.secret, again.inner) == ("x", "the parent's", "the child's")
+    assert again.deepest == "its own"
+
+
+@pytest.mark.parametrize("how", ["row", "query", "ancestor"])
+def test_a_row_of_the_third_generation_is_deleted(deep: Any, how: str) -> None:
+    if how == "row":
+        deep.delete()
+    elif how == "query":
+        type(deep).objects.all().delete()
+    else:
+        Parent.objects.get().delete()
+    assert not Parent.objects.exists()
+    assert not type(deep).objects.exists()
