@@ -405,11 +405,11 @@ def test_that_of_a_project_that_is_gone_is_seen_by_superusers_alone(client, proj
 
 def test_credentials_of_an_unknown_service_are_named(client):
     connection = ConnectionFactory(
-        service="fax", credentials={"pin": CANARY, "empty": "", "not\na name": "x", "key": "y"}
+        service="fax", credentials={"pin": CANARY, "left_empty": "", "not\na name": "x", "key": "y"}
     )
     text = client.get(page(connection)).content.decode()
     assert "key: set, pin: set" in text
-    assert "empty" not in text
+    assert "left_empty" not in text
     client.post(page(connection, "delete"), {"post": "yes"})
     event = CredentialEvent.objects.get()
     assert (event.action, event.names) == ("delete", ["key", "pin"])
@@ -441,11 +441,14 @@ PERMISSIONS = ("view_connection", "change_connection", "add_connection", "delete
 
 
 def test_staff_see_the_connections_of_their_projects_alone(client, project):
-    mine, other = ConnectionFactory(project=project, name="Mine"), ConnectionFactory(name="Other")
+    mine, other = (
+        ConnectionFactory(project=project, name="Our own shop"),
+        ConnectionFactory(name="Another shop"),
+    )
     client.force_login(staff(project, Role.MEMBER, *PERMISSIONS))
     text = client.get(LIST).content.decode()
-    assert "Mine" in text
-    assert "Other" not in text
+    assert "Our own shop" in text
+    assert "Another shop" not in text
     assert other.project.name not in text
     assert client.get(page(mine)).status_code == 200
     for address in (page(other), page(other, "delete"), page(other, "history")):
@@ -590,14 +593,14 @@ def test_a_deletion_counts_the_metrics_and_does_not_load_them(
     now = timezone.now()
     for connection in connections:
         Metric.objects.bulk_create(
-            Metric(connection=connection, metric_id=f"m{number}", at=now, value=number)
+            Metric(connection=connection, metric_id=f"metric-{number}", at=now, value=number)
             for number in range(50)
         )
     address = reverse("admin:connections_connection_delete", args=[connections[0].pk])
     with django_assert_max_num_queries(12):
         page = client.get(address).content.decode()
     assert "Metrics: 50" in page
-    assert "m49" not in page
+    assert "metric-49" not in page
     listed = reverse("admin:connections_connection_changelist")
     chosen = {"action": "delete_selected", "_selected_action": [one.pk for one in connections]}
     page = client.post(listed, chosen).content.decode()

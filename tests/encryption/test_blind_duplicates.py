@@ -22,7 +22,7 @@ from encryption.fields import BlindIndexField, EncryptedTextField
 from encryption.indexes import Index
 from encryption.managers import EncryptedManager
 from tests.encryption.conftest import OTHER_KEY
-from tests.encryption.database import store, stored, tables
+from tests.encryption.database import damaged, store, stored, tables
 from tests.encryption.matching import expect_indexes
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -290,7 +290,7 @@ def test_a_fixture_that_nobody_can_read(rotate: Callable[[], None]) -> None:
     cls = made()
     with tables(cls):
         row = cls.objects.create(realm="r", secret="S")
-        store(row, "secret", stored(row, "secret")[:-6] + "AAAAAA")
+        store(row, "secret", damaged(stored(row, "secret")))
         token, index = stored(row, "secret"), stored(row, "secret_index")
         cls.objects.all().delete()
         rotate()

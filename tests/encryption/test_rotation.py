@@ -21,7 +21,7 @@ from encryption.registry import EncryptedColumn, encrypted_columns
 from encryption.rotation import ColumnReport, Options, Rotation
 from encryption.status import column_status
 from encryption.swaps import go_by_index, swap
-from tests.encryption.database import store, stored, tables
+from tests.encryption.database import damaged, store, stored, tables
 from tests.fieldapp.factories import NoteFactory, SecretChildFactory, TenantFactory, VaultFactory
 from tests.fieldapp.models import Adopted, Note, SecretChild, Tenant, Vault
 
@@ -415,7 +415,7 @@ def test_what_the_database_stores_otherwise_is_told(
 def test_a_poisoned_row_is_told_and_left(db: None, use: Use, fallback: tuple[str, ...]) -> None:
     notes = NoteFactory.create_batch(5)
     token = stored(notes[2], "secret")
-    poison = token[:-4] + ("AAAA" if not token.endswith("AAAA") else "BBBB")
+    poison = damaged(token)
     store(notes[2], "secret", poison)
     use(NEW, OLD)
     report = rotate("fieldapp.Note.secret", batch_size=2)
@@ -468,7 +468,7 @@ def test_a_dry_run_decrypts_all_and_writes_nothing(db: None, use: Use) -> None:
 def test_a_dry_run_finds_damage_in_current_rows(db: None, use: Use) -> None:
     note = NoteFactory()
     token = stored(note, "secret")
-    store(note, "secret", token[:-4] + ("AAAA" if not token.endswith("AAAA") else "BBBB"))
+    store(note, "secret", damaged(token))
     assert rotate("fieldapp.Note.secret").examined == 0
     assert rotate("fieldapp.Note.secret", dry_run=True).failed == 1
 
