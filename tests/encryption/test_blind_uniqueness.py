@@ -3,9 +3,11 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import time_machine
 from django import forms
 from django.core import serializers as fixtures
 from django.core.exceptions import NON_FIELD_ERRORS, FieldError, ValidationError
@@ -636,7 +638,8 @@ def test_values_that_are_made_while_a_row_is_saved(settings: Settings) -> None:
                     )
                 ]
 
-    with tables(Dated):
+    noon = datetime(2031, 5, 6, 12, tzinfo=UTC)  # it stays one day
+    with tables(Dated), time_machine.travel(noon, tick=False):
         Dated.objects.create(realm="r", secret=MARK)
         primary = os.environ["MASTER_ENCRYPTION_KEY"]
         settings.ENCRYPTION = {"MASTER_KEY": OTHER_KEY, "MASTER_KEY_FALLBACKS": [primary]}
