@@ -89,4 +89,4 @@ def workers(environment: Environment, folder: Path, *options: str) -> Iterator[S
     for worker in running:
         if worker.poll() is None:
             worker.terminate()
-            worker.wait(timeout=30)
+            worker.wait(timeout=120)

@@ -439,11 +439,14 @@ PERMISSIONS = ("view_connection", "change_connection", "add_connection", "delete
 
 
 def test_staff_see_the_connections_of_their_projects_alone(client, project):
-    mine, other = ConnectionFactory(project=project, name="Mine"), ConnectionFactory(name="Other")
+    mine, other = (
+        ConnectionFactory(project=project, name="Our own shop"),
+        ConnectionFactory(name="Another shop"),
+    )
     client.force_login(staff(project, Role.MEMBER, *PERMISSIONS))
     text = client.get(LIST).content.decode()
-    assert "Mine" in text
-    assert "Other" not in text
+    assert "Our own shop" in text
+    assert "Another shop" not in text
     assert other.project.name not in text
     assert client.get(page(mine)).status_code == 200
     for address in (page(other), page(other, "delete"), page(other, "history")):
@@ -588,14 +591,14 @@ def test_a_deletion_counts_the_metrics_and_does_not_load_them(
     now = timezone.now()
     for connection in connections:
         Metric.objects.bulk_create(
-            Metric(connection=connection, metric_id=f"m{number}", at=now, value=number)
+            Metric(connection=connection, metric_id=f"metric-{number}", at=now, value=number)
             for number in range(50)
         )
     address = reverse("admin:connections_connection_delete", args=[connections[0].pk])
     with django_assert_max_num_queries(12):
         page = client.get(address).content.decode()
     assert "Metrics: 50" in page
-    assert "m49" not in page
+    assert "metric-49" not in page
     listed = reverse("admin:connections_connection_changelist")
     chosen = {"action": "delete_selected", "_selected_action": [one.pk for one in connections]}
     page = client.post(listed, chosen).content.decode()

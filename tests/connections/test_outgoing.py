@@ -391,10 +391,11 @@ def drip(listener, data, hung_up):
 )
 def test_a_reply_that_drips_ends_at_the_deadline(allow, data):
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(60)
         hung_up = threading.Event()
         thread = threading.Thread(target=drip, args=(listener, data, hung_up))
         thread.start()
-        allow("localhost", OPERATION_TIMEOUT=0.5, REQUEST_TIMEOUT=5)
+        allow("localhost", OPERATION_TIMEOUT=3, REQUEST_TIMEOUT=5)
         with pytest.raises(outgoing.OutgoingError):
             get(f"http://localhost:{listener.getsockname()[1]}/")
         thread.join()
@@ -495,7 +496,7 @@ def test_tls_is_checked_against_the_name(allow, resolves, certificate, name, rea
         thread = threading.Thread(target=serve_tls, args=(listener, certificate))
         thread.start()
         trusting = ssl.create_default_context(cafile=str(certificate))
-        transport = outgoing.GuardedTransport(5, trusting)
+        transport = outgoing.GuardedTransport(30, trusting)
         url = f"https://{name}:{listener.getsockname()[1]}/"
         with httpx.Client(transport=transport) as client:
             if reached:

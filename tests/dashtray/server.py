@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,14 +49,12 @@ def gunicorn(
     folder: Path, *options: str, module: str = "dashtray.wsgi", **environ: str
 ) -> Iterator[Server]:
     """Migrate a database in the folder and serve the site with two workers."""
-    port = free_port()
     (folder / "static").mkdir(exist_ok=True)
     environment = {
         **PRODUCTION,
         "DATABASE_URL": f"sqlite:///{folder / 'db.sqlite3'}",
         "STATIC_ROOT": str(folder / "static"),
         "TRUST_X_FORWARDED_PROTO": "true",
-        "BIND": f"127.0.0.1:{port}",
         "PYTHONPATH": str(CHECKOUT),
         "TMPDIR": str(folder),
         **environ,
@@ -66,13 +64,21 @@ def gunicorn(
     environment["DJANGO_SETTINGS_MODULE"] = "tests.dashtray.site_settings"
     log = folder / "gunicorn.log"
     command = [sys.executable, "-m", "gunicorn", "--config", "deploy/gunicorn.conf.py"]
-    with log.open("w") as stream:
+    # The server gets the socket itself, so that nobody else can take the port meanwhile.
+    with log.open("w") as stream, socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
         process = subprocess.Popen(
             [*command, *options, module],
             cwd=CHECKOUT,
-            env={"PATH": os.environ["PATH"], **environment},
+            env={
+                "PATH": os.environ["PATH"],
+                **environment,
+                "BIND": f"fd://{listener.fileno()}",
+            },
             stdout=stream,
             stderr=stream,
+            pass_fds=[listener.fileno()],
         )
     server = Server(port, log, process.pid)
     try:
@@ -80,11 +86,30 @@ def gunicorn(
         yield server
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(timeout=40)
+        process.wait(timeout=120)
+
+
+def end_workers(pids: Collection[int]) -> None:
+    """End processes of a server, and wait until they are gone."""
+    for pid in pids:
+        os.kill(pid, signal.SIGTERM)
+    end = time.monotonic() + 60
+    while any(map(_is_there, pids)):
+        assert time.monotonic() < end, "a worker does not end"
+        time.sleep(0.05)
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _wait_until_ready(server: Server, process: "subprocess.Popen[bytes]") -> None:
-    for _ in range(300):
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
         assert process.poll() is None, server.log.read_text()
         try:
             if server.get("/health/ready/").status_code == 200:

@@ -1,10 +1,7 @@
 """What a stranger sends to a deployed site."""
 
 import io
-import os
-import signal
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +13,7 @@ from django.test import Client
 from pytest_django import Settings
 
 from projects.parsers import StrictJSONParser
-from tests.dashtray.server import Server, gunicorn
+from tests.dashtray.server import Server, end_workers, gunicorn
 
 
 @pytest.fixture(scope="module")
@@ -159,8 +156,6 @@ def test_the_keyring_works_in_a_worker_that_was_forked_after_its_use(tmp_path: P
     with gunicorn(tmp_path, *options, module="wsgi_used") as site:
         pids = {int(site.get("/effort/").text) for _ in range(30)}
         assert site.pid not in pids
-        for pid in pids:
-            os.kill(pid, signal.SIGTERM)
-        time.sleep(1)
+        end_workers(pids)
         later = {int(site.get("/effort/").text) for _ in range(30)}
         assert not later & pids

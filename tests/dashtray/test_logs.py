@@ -221,9 +221,17 @@ def test_known_secrets_are_those_of_the_environment(tmp_path: Any) -> None:
 
 
 CELERY = """
+import threading
 from celery.contrib.testing.worker import start_worker
+from celery.signals import task_postrun
 from celery.utils.log import get_task_logger
 from dashtray.celery import app
+
+done = threading.Event()
+
+@task_postrun.connect  # comes after the failure is logged
+def tell(**_):
+    done.set()
 
 @app.task(name="canary")
 def canary(*args, **kwargs):
@@ -233,8 +241,7 @@ def canary(*args, **kwargs):
 
 with start_worker(app, perform_ping_check=False, loglevel="DEBUG", shutdown_timeout=30):
     canary.delay(EVERYTHING, "canary-of-values", password=EVERYTHING)
-    import time
-    time.sleep(2)
+    assert done.wait(60)
 """
 
 

@@ -120,7 +120,7 @@ def image() -> Iterator[Image]:
 @pytest.mark.services
 @pytest.mark.skipif(getpass.getuser() != "root", reason="makes an account")
 def test_the_instructions_give_a_site_that_runs(image: Image) -> None:
-    key, data, port = image.base / "master-key", image.base / "data", free_port()
+    key, data = image.base / "master-key", image.base / "data"
     key.write_text(secrets.token_hex(32))
     data.mkdir()
     for path in (key, data):
@@ -132,14 +132,14 @@ def test_the_instructions_give_a_site_that_runs(image: Image) -> None:
         "MASTER_ENCRYPTION_KEY_FILE": str(key),
         "DATABASE_URL": f"sqlite:///{data}/db.sqlite3",
         "TRUST_X_FORWARDED_PROTO": "true",
-        "BIND": f"127.0.0.1:{port}",
     }
     before = {path for path in image.folder.rglob("*") if path.is_file()}
     migrated = image.start("python", "manage.py", "migrate", "--verbosity", "0", **settings)
     said, _ = migrated.communicate(timeout=120)
     assert migrated.returncode == 0, said
 
-    server = image.start(**settings)
+    port = free_port()
+    server = image.start(**settings, BIND=f"127.0.0.1:{port}")
     try:
         address = f"http://127.0.0.1:{port}"
         for _ in range(300):

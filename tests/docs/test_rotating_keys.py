@@ -103,14 +103,15 @@ class Site:
         self.log = folder / "gunicorn.log"
         (folder / "walked_site.py").write_text(SITE)
         self.folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        # gunicorn gets the socket itself, so that nobody else can take the port meanwhile.
+        self.listener = socket.socket()
+        self.listener.bind(("127.0.0.1", 0))
+        self.port: int = self.listener.getsockname()[1]
 
     @contextmanager
     def serving(self) -> Iterator[None]:
-        options = ("--workers=2", "--threads=4", f"--bind=127.0.0.1:{self.port}")
-        with self.log.open("w") as log:
+        options = ("--workers=2", "--threads=4", f"--bind=fd://{self.listener.fileno()}")
+        with self.log.open("w") as log, self.listener:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "gunicorn", *options, "walked_site:wsgi"],
                 cwd=CHECKOUT,
@@ -121,6 +122,7 @@ class Site:
                 },
                 stdout=log,
                 stderr=log,
+                pass_fds=[self.listener.fileno()],
             )
         try:
             self._await(2)

@@ -32,6 +32,16 @@ def store(row: models.Model, name: str, content: Any, using: str = "default") ->
         assert cursor.rowcount == 1
 
 
+def damaged(token: str) -> str:
+    """A token with another letter in its middle.
+
+    The last letter has bits that must be zero: with another one there, it may be no token at all.
+    """
+    at = 40
+    other = "A" if token[at] != "A" else "B"
+    return token[:at] + other + token[at + 1 :]
+
+
 def everything(*classes: type[models.Model]) -> str:
     """The repr of all rows of these tables, to look for plaintext in."""
     rows = []

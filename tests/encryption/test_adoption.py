@@ -160,15 +160,15 @@ def test_old_text_that_is_no_json(tenant: Tenant) -> None:
 
 
 def test_everything_written_is_encrypted(tenant: Tenant) -> None:
-    Adopted.objects.create(tenant=tenant, secret="one plain", data=["plain"])
-    Adopted.objects.bulk_create([Adopted(tenant=tenant, secret="two plain")])
-    Adopted.objects.get_or_create(pk=77, defaults={"tenant": tenant, "secret": "three plain"})
-    assert "plain" not in everything(Adopted)
+    Adopted.objects.create(tenant=tenant, secret="one plaintext", data=["plaintext"])
+    Adopted.objects.bulk_create([Adopted(tenant=tenant, secret="two plaintext")])
+    Adopted.objects.get_or_create(pk=77, defaults={"tenant": tenant, "secret": "three plaintext"})
+    assert "plaintext" not in everything(Adopted)
     for values in ({"secret": "plain"}, {"data": "plain"}, {"tenant": tenant}):
         with refused(FieldError):
             Adopted.objects.update(**values)
     with pytest.raises(FieldError):
-        Adopted.objects.filter(secret="one plain")
+        Adopted.objects.filter(secret="one plaintext")
 
 
 def test_a_null_stays_null(tenant: Tenant) -> None:
@@ -254,18 +254,26 @@ def test_bulk_update_encrypts_old_plaintext(transactional_db: None) -> None:
 
     with tables(Old):
         with connection.cursor() as cursor:
-            for text in ("plain one", "plain two", ""):
+            for text in ("plaintext one", "plaintext two", ""):
                 cursor.execute(
                     "INSERT INTO fieldapp_old (realm, secret) VALUES ('north', %s)", [text]
                 )
         rows = list(Old.objects.order_by("pk"))
         Old.objects.bulk_update(rows, ["secret"])
-        assert [row.secret for row in Old.objects.order_by("pk")] == ["plain one", "plain two", ""]
+        assert [row.secret for row in Old.objects.order_by("pk")] == [
+            "plaintext one",
+            "plaintext two",
+            "",
+        ]
         for row in rows:
             row.realm = "south"
         Old.objects.bulk_update(rows, ["realm"])
-        assert [row.secret for row in Old.objects.order_by("pk")] == ["plain one", "plain two", ""]
-        assert "plain" not in everything(Old)
+        assert [row.secret for row in Old.objects.order_by("pk")] == [
+            "plaintext one",
+            "plaintext two",
+            "",
+        ]
+        assert "plaintext" not in everything(Old)
 
 
 def test_the_option_is_part_of_the_field(db: None) -> None:

@@ -13,7 +13,7 @@ from django.core.exceptions import FieldError
 from django.core.serializers.base import DeserializedObject
 from django.db import IntegrityError, connection, models, transaction
 from django.db.models import Q, Value
-from django.db.models.functions import Lower, Now
+from django.db.models.functions import Cast, Lower
 from django.db.models.signals import pre_save
 from django.test.utils import isolate_apps
 from pytest_django import DjangoAssertNumQueries, Settings
@@ -22,7 +22,7 @@ from encryption.fields import BlindIndexField, EncryptedTextField
 from encryption.indexes import Index
 from encryption.managers import EncryptedManager
 from tests.encryption.conftest import OTHER_KEY
-from tests.encryption.database import store, stored, tables
+from tests.encryption.database import damaged, store, stored, tables
 from tests.encryption.matching import expect_indexes
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -145,12 +145,15 @@ class LoweredLate(models.CharField):  # type: ignore[type-arg]
         return super().get_db_prep_save(value.lower(), connection)
 
 
+#: It becomes a date when it is stored. Not the time of now: that has another date after midnight.
+A_TIME = Cast(models.Value("2031-05-06 12:00:00"), models.DateTimeField())
+
 BESIDE: dict[str, tuple[Any, list[dict[str, Any]]]] = {
     "a decimal": (
         models.DecimalField(max_digits=6, decimal_places=2),
         [{"n": Decimal("1.00")}, {"n": Decimal("1.001")}, {"n": Decimal("2.00")}],
     ),
-    "a default": (models.DateField(db_default=Now()), [{}, {}, {"n": "2001-01-01"}]),
+    "a default": (models.DateField(db_default=A_TIME), [{}, {}, {"n": "2001-01-01"}]),
     "a field that changes it": (Lowered(max_length=9), [{"n": "a"}, {"n": "A"}, {"n": "b"}]),
     "one that does so late": (LoweredLate(max_length=9), [{"n": "a"}, {"n": "A"}, {"n": "b"}]),
 }
@@ -291,7 +294,7 @@ def test_a_fixture_that_nobody_can_read(rotate: Callable[[], None]) -> None:
     cls = made()
     with tables(cls):
         row = cls.objects.create(realm="r", secret="S")
-        store(row, "secret", stored(row, "secret")[:-6] + "AAAAAA")
+        store(row, "secret", damaged(stored(row, "secret")))
         token, index = stored(row, "secret"), stored(row, "secret_index")
         cls.objects.all().delete()
         rotate()

@@ -13,6 +13,7 @@ from tests.processes import start
 
 __all__ = ["environment"]
 
+#: At least, and longer if nothing much was written in them.
 SECONDS = 4
 #: Of each of the two sides of a rotation.
 WRITERS = 2
@@ -44,7 +45,7 @@ def test_concurrent_writers_under_two_keys(
         assert writer.stdin is not None
         writer.stdin.write("go\n")
         writer.stdin.flush()
-    counts = [writer.communicate(timeout=60)[0].split() for writer in writers]
+    counts = [writer.communicate(timeout=180)[0].split() for writer in writers]
     assert [writer.returncode for writer in writers] == [0] * len(writers)
     # They wrote something, and met values that were there. SQLite's one writer is not the next.
     each = [int(written) for written, _ in counts]

@@ -17,7 +17,7 @@ from encryption.registry import encrypted_columns
 from encryption.rotation import Options, Rotation
 from encryption.status import column_status
 from tests.encryption.conftest import OTHER_KEY
-from tests.encryption.database import store, stored
+from tests.encryption.database import damaged, store, stored
 from tests.encryption.matching import expect_indexes
 from tests.fieldapp.factories import TenantFactory
 from tests.fieldapp.models import Indexed, IndexedChild, IndexedParent, Once, Short, Tenant
@@ -167,7 +167,7 @@ def test_somebody_saves_meanwhile(
 
 def test_an_unreadable_row_is_told_and_left(rows: list[Indexed], new_key: str) -> None:
     token, index = stored(rows[0], "secret"), stored(rows[0], "secret_index")
-    store(rows[0], "secret", token[:-6] + "AAAAAA")
+    store(rows[0], "secret", damaged(token))
     report = rotate()["secret"]
     assert (report.failed, report.rotated) == (1, 5)
     assert stored(rows[0], "secret_index") == index

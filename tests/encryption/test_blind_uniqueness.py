@@ -3,9 +3,11 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import time_machine
 from django import forms
 from django.core import serializers as fixtures
 from django.core.exceptions import NON_FIELD_ERRORS, FieldError, ValidationError
@@ -20,7 +22,7 @@ from rest_framework import serializers
 from encryption.fields import BlindIndexField, EncryptedTextField
 from encryption.managers import EncryptedManager
 from tests.encryption.conftest import OTHER_KEY
-from tests.encryption.database import refused, store, stored, tables
+from tests.encryption.database import damaged, refused, store, stored, tables
 from tests.encryption.matching import expect_indexes
 from tests.fieldapp.models import Once, Tenant
 
@@ -93,7 +95,7 @@ def test_validation_without_a_tenant_or_a_readable_value(row: Once) -> None:
     bad: Any = object()
     Once(tenant=row.tenant, secret=bad).validate_unique()
     token = stored(row, "secret")
-    store(row, "secret", token[:-6] + "AAAAAA")
+    store(row, "secret", damaged(token))
     Once.objects.get().validate_unique()
 
 
@@ -561,7 +563,7 @@ def test_other_writes_work_as_ever(rotating: Once, other_tenant: Tenant) -> None
 
 def test_an_unreadable_row_can_be_saved(rotating: Once) -> None:
     token = stored(rotating, "secret")
-    store(rotating, "secret", token[:-6] + "AAAAAA")
+    store(rotating, "secret", damaged(token))
     held = Once.objects.get()
     held.label = "x"
     held.save()
@@ -636,7 +638,8 @@ def test_values_that_are_made_while_a_row_is_saved(settings: Settings) -> None:
                     )
                 ]
 
-    with tables(Dated):
+    noon = datetime(2031, 5, 6, 12, tzinfo=UTC)  # it stays one day
+    with tables(Dated), time_machine.travel(noon, tick=False):
         Dated.objects.create(realm="r", secret=MARK)
         primary = os.environ["MASTER_ENCRYPTION_KEY"]
         settings.ENCRYPTION = {"MASTER_KEY": OTHER_KEY, "MASTER_KEY_FALLBACKS": [primary]}

@@ -18,7 +18,7 @@ from encryption.models import RotationRun
 from encryption.registry import encrypted_columns
 from encryption.rotation import Rotation
 from encryption.status import column_status
-from tests.encryption.database import store, stored
+from tests.encryption.database import damaged, store, stored
 from tests.fieldapp.factories import NoteFactory, VaultFactory
 from tests.fieldapp.models import Note
 
@@ -63,10 +63,6 @@ def shell(use: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Shell:
         return 0
 
     return shell
-
-
-def damaged(token: str) -> str:
-    return token[:-4] + ("AAAA" if not token.endswith("AAAA") else "BBBB")
 
 
 # -- rotate_master_key ------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from django.db.models.functions import Length
 from django.test.utils import CaptureQueriesContext, isolate_apps
 
 from encryption.fields import EncryptedTextField
-from tests.encryption.database import store, stored
+from tests.encryption.database import damaged, store, stored
 from tests.fieldapp.models import Judged, Tenant
 
 pytestmark = pytest.mark.django_db
@@ -52,7 +52,7 @@ class JudgedForm(forms.ModelForm):
 
 def test_a_row_that_cannot_be_read_is_repaired_in_a_form(row: Judged) -> None:
     for name in ("secret", "code"):
-        store(row, name, stored(row, name)[:-6] + "AAAAAA")
+        store(row, name, damaged(stored(row, name)))
     loaded = Judged.objects.get()
     loaded.full_clean()
     form = JudgedForm({"number": 2, "secret": "repaired"}, instance=loaded)

@@ -176,11 +176,11 @@ def test_the_create_half_of_get_or_create_and_update_or_create(tenant: Tenant) -
 def test_the_update_half_of_update_or_create(tenant: Tenant) -> None:
     NoteFactory(tenant=tenant, note="one", secret="old", data={"kept": True})
 
-    Note.objects.update_or_create(note="one", defaults={"secret": "new"})
+    Note.objects.update_or_create(note="one", defaults={"secret": "the new secret"})
 
     note = Note.objects.get()
-    assert (note.secret, note.data) == ("new", {"kept": True})
-    assert "new" not in everything(Note)
+    assert (note.secret, note.data) == ("the new secret", {"kept": True})
+    assert "the new secret" not in everything(Note)
 
 
 def test_the_update_half_of_update_or_create_keeps_what_it_does_not_name(tenant: Tenant) -> None:
@@ -812,14 +812,14 @@ def test_an_upsert_that_parts_secret_and_tenant_is_refused(update: list[str]) ->
 def test_an_upsert_that_takes_both_is_readable() -> None:
     TextSaltFactory(realm="north", slug="one", secret="old")
     rows = [
-        TextSalt(realm="south", slug="one", secret="new"),
+        TextSalt(realm="south", slug="one", secret="the new secret"),
         TextSalt(realm="west", slug="two", secret="too"),
     ]
     _upsert(rows, ["realm", "secret"], ["slug"])
 
     read = {row.slug: (row.realm, row.secret) for row in TextSalt.objects.all()}
-    assert read == {"one": ("south", "new"), "two": ("west", "too")}
-    assert "new" not in everything(TextSalt)
+    assert read == {"one": ("south", "the new secret"), "two": ("west", "too")}
+    assert "the new secret" not in everything(TextSalt)
 
 
 def test_an_upsert_that_takes_neither_is_readable(tenant: Tenant) -> None:

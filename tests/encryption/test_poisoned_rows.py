@@ -17,9 +17,9 @@ from pytest_django import Settings
 from encryption.conf import get_keyring
 from encryption.models import RotationRun
 from encryption.registry import EncryptedColumn, encrypted_columns
-from tests.encryption.database import store, stored
+from tests.encryption.database import damaged, store, stored
 from tests.encryption.matching import expect_indexes
-from tests.encryption.test_commands import NEW, OLD, damaged, run
+from tests.encryption.test_commands import NEW, OLD, run
 
 pytestmark = pytest.mark.django_db
 

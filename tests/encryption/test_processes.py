@@ -21,6 +21,9 @@ from tests.processes import start
 
 __all__ = ["environment"]
 
+#: So slow that one process is not done with all parts before the other one begins.
+SLOWLY = ("--batch-size", "10", "--rate-limit", "10", "--rows-per-task", "100")
+
 Rotate = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -42,12 +45,12 @@ def finish(command: "subprocess.Popen[str]", code: int = 0) -> str:
 
 
 def await_part(command: "subprocess.Popen[str]") -> None:
-    for _ in range(600):
-        if RotationRun.objects.filter(part_of__isnull=False, status="running").count() == 2:
-            return
+    end = time.monotonic() + 120
+    while RotationRun.objects.filter(part_of__isnull=False, status="running").count() < 2:
         assert command.poll() is None
+        if time.monotonic() > end:
+            pytest.fail("the parts do not begin")
         time.sleep(0.05)
-    raise AssertionError("the parts do not begin")
 
 
 def test_all_rows_and_then_none(rotate: Rotate, settings: Settings) -> None:
@@ -76,7 +79,7 @@ def test_a_bad_row_is_told_and_costs_the_others_nothing(rotate: Rotate) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_stops_after_the_pages(rotate: Rotate, number: signal.Signals) -> None:
     fill(400)
-    command = rotate("--batch-size", "10", "--rate-limit", "100", "--rows-per-task", "100")
+    command = rotate(*SLOWLY)
     await_part(command)
     os.killpg(command.pid, number)  # as a terminal does it: to the command and its processes
     assert "Stopped after the current page" in finish(command, 1)
@@ -86,7 +89,7 @@ def test_it_stops_after_the_pages(rotate: Rotate, number: signal.Signals) -> Non
 
 def test_a_command_that_is_killed_leaves_no_process_behind(rotate: Rotate) -> None:
     fill(400)
-    command = rotate("--batch-size", "10", "--rate-limit", "100", "--rows-per-task", "100")
+    command = rotate(*SLOWLY)
     await_part(command)
     command.kill()
     # The pipe is closed when the last process that holds it has ended.

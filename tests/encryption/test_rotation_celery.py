@@ -96,9 +96,10 @@ def test_a_worker_that_is_killed_in_a_task(
     command = start_command(
         broker, "--rows-per-task", "600", "--batch-size", "20", "--rate-limit", "150"
     )
-    for _ in range(600):
-        if RotationRun.objects.filter(part_of__isnull=False, status="running").exists():
-            break
+    end = time.monotonic() + 120
+    while not RotationRun.objects.filter(part_of__isnull=False, status="running").exists():
+        if time.monotonic() > end:
+            pytest.fail("the task does not begin")
         time.sleep(0.05)
     time.sleep(0.5)
     os.killpg(worker.pid, signal.SIGKILL)  # the worker and its child

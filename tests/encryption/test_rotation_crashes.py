@@ -87,12 +87,13 @@ class Writer:
                 *("-m", "tests.encryption.crashing", str(random.random()), *models),
                 stdout=file,
             )
-        for _ in range(600):
-            if "ready" in log.read_text():
-                return
+        end = time.monotonic() + 120
+        while "ready" not in log.read_text():
             assert self._process.poll() is None
+            if time.monotonic() > end:
+                self.kill()
+                pytest.fail("the writer does not get ready")
             time.sleep(0.05)
-        raise AssertionError("the writer does not get ready")
 
     def kill(self) -> None:
         """End it, wherever it is."""
@@ -130,11 +131,11 @@ def rotation_log(tmp_path: Path) -> Iterator[IO[str]]:
 
 def await_runs(count: int) -> None:
     """Wait until so many rotations have begun."""
-    for _ in range(1_200):
-        if RotationRun.objects.count() >= count:
-            return
+    end = time.monotonic() + 120
+    while RotationRun.objects.count() < count:
+        if time.monotonic() > end:
+            pytest.fail("the rotation does not begin")
         time.sleep(0.02)
-    raise AssertionError("the rotation does not begin")
 
 
 def is_any_unfinished() -> bool:

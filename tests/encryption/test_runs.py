@@ -51,8 +51,11 @@ def test_the_record_is_written_while_it_goes_on(
 
 
 def test_the_record_is_not_written_for_every_page(
-    stale: list[Any], django_assert_num_queries: Callable[..., Any]
+    stale: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    django_assert_num_queries: Callable[..., Any],
 ) -> None:
+    monkeypatch.setattr(runs, "_SECONDS_BETWEEN_RECORDS", 3600)
     run = a_run()
     with django_assert_num_queries(1, info="the last one"):
         for _ in range(3):

@@ -116,7 +116,7 @@ NOW = time.time()
         (reply({"message": "Resource not accessible"}, 403), "credentials_insufficient", True, 1),
         (
             reply({"message": "API rate limit"}, 403, **{"X-RateLimit-Remaining": "0",
-                  "X-RateLimit-Reset": str(int(NOW) + 3000)}),
+                  "X-RateLimit-Reset": str(int(NOW) + 30_000)}),
             "rate_limited", False, 1,
         ),
         (

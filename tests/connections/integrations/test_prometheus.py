@@ -50,11 +50,12 @@ def server(tmp_path_factory):
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(120)
 
 
 def wait_for(url, text):
-    for _ in range(120):
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
         try:
             with urllib.request.urlopen(url, timeout=2) as reply:
                 if text in reply.read():
