@@ -21,12 +21,14 @@ class EncryptionConfig(AppConfig):
         any."""
         from encryption import (  # checks register themselves
             checks,  # noqa: F401
+            formsets,
             indexchecks,  # noqa: F401
             loading,
             reporting,
         )
 
         loading.install()
+        formsets.install()
         register(reporting.check_reporting, Tags.security, deploy=True)
         if apps.is_installed("django.contrib.admin"):
             from encryption import admin, status_admin
