@@ -288,6 +288,42 @@ def test_a_formset_compares_as_the_index_does() -> None:
         ]
         assert errors({**one, "group": ""}, {**one, "group": ""}) == []
 
+        # A group that has no id yet is one group all the same, and no NULL.
+        fields = ("realm", "data", "email")
+        made = forms.inlineformset_factory(Tenant, Priced, fields=fields)
+        data = {"priced_set-TOTAL_FORMS": 2, "priced_set-INITIAL_FORMS": 0}
+        for place in range(2):
+            data |= {f"priced_set-{place}-{name}": one[name] for name in fields}
+        inlines = made(data, instance=Tenant(name="new"))
+        assert inlines.non_form_errors() == ["Please correct the duplicate data for email."]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_formset_where_null_equals_null() -> None:
+    with isolate_apps("tests.fieldapp"):
+
+        class Strict(models.Model):
+            realm = models.CharField(max_length=10)
+            number = models.IntegerField(null=True, blank=True)
+            secret = EncryptedTextField(salt_field="realm", null=True, blank=True)
+            secret_index = BlindIndexField("secret")
+
+            class Meta:
+                app_label = "fieldapp"
+                constraints = [
+                    models.UniqueConstraint(
+                        fields=["number", "secret_index"],
+                        nulls_distinct=False,
+                        name="fieldapp_strict_once",
+                    )
+                ]
+
+    with tables(Strict):
+        fields = ("realm", "number", "secret")
+        same = {"realm": "r", "secret": MARK}
+        formset = formset_of(same, {**same, "number": 1}, same, model=Strict, fields=fields)
+        assert formset.errors == [{}, {}, BELOW]
+
 
 def test_a_formset_without_unique_indexes_is_djangos_own(tenant: Tenant) -> None:
     same = {"tenant": tenant.pk, "secret": MARK}
