@@ -8,7 +8,8 @@ from django.utils.translation import gettext_lazy as _
 
 
 class EncryptionConfig(AppConfig):
-    """Encrypted fields; registers the checks and the guards in the admin and the REST framework."""
+    """Encrypted fields; registers the checks and the guards in Django's own code, in the admin and
+    in the REST framework."""
 
     name = "encryption"
     label = "encryption"
@@ -16,13 +17,18 @@ class EncryptionConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Register the checks, and tell the admin and the REST framework, where there are any."""
+        """Register the checks, and tell Django, the admin and the REST framework, where there are
+        any."""
         from encryption import (  # checks register themselves
             checks,  # noqa: F401
+            formsets,
             indexchecks,  # noqa: F401
+            loading,
             reporting,
         )
 
+        loading.install()
+        formsets.install()
         register(reporting.check_reporting, Tags.security, deploy=True)
         if apps.is_installed("django.contrib.admin"):
             from encryption import admin, status_admin

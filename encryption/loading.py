@@ -7,14 +7,19 @@ pays for what an encrypted field adds to a row that nobody reads.
 
 A class that makes its instances in a way of its own, or that somebody listens to, goes by
 ``__init__`` as ever.
+
+``select_related()`` from a parent to its child makes two instances of the columns that both have,
+and each gets ciphertexts of its own (:func:`install`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import TYPE_CHECKING, Any, Final
 
 from django.db import models
 from django.db.models.base import ModelState
 from django.db.models.fields.related_descriptors import ForeignKeyDeferredAttribute
+from django.db.models.query import RelatedPopulator
 from django.db.models.signals import post_init, pre_init
 
 from encryption.descriptors import Ciphertext, EncryptedAttribute
@@ -92,3 +97,53 @@ def _class_attribute(cls: type[models.Model], name: str) -> Any:
 
 def _is_heard(cls: type[models.Model]) -> bool:
     return pre_init.has_listeners(cls) or post_init.has_listeners(cls)
+
+
+# -- a parent and its child of one row --------------------------------------------------------
+
+
+def install() -> None:
+    """Give a child that ``select_related()`` loads with its parent ciphertexts of its own.
+
+    An instance notes in a ciphertext what it read, and under which of its columns. Rows that are
+    loaded in any other way share none, and nothing is done for them. Calling it again changes
+    nothing.
+    """
+    original: Any = RelatedPopulator.__init__
+    if not hasattr(original, "_encryption_wrapper"):
+        wrapped: Any = _unsharing(original)
+        wrapped._encryption_wrapper = True
+        RelatedPopulator.__init__ = wrapped  # type: ignore[method-assign]
+
+
+def _unsharing(original: Callable[..., None]) -> Callable[..., None]:
+    @wraps(original)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        original(self, *args, **kwargs)
+        if self.reorder_for_init is not None:  # from a parent to its child
+            names = _inherited_secrets(self.model_cls)
+            places = [place for place, name in enumerate(self.init_list) if name in names]
+            if places:
+                self.reorder_for_init = _with_own(self.reorder_for_init, places)
+
+    return __init__
+
+
+def _inherited_secrets(cls: type[models.Model]) -> set[str]:
+    layout: Layout | None = getattr(cls, "_encryption_layout", None)
+    fields = () if layout is None else layout.fields
+    return {field.attname for field in fields if field.model is not cls._meta.concrete_model}
+
+
+def _with_own(pick: Callable[[Any], Sequence[Any]], places: Sequence[int]) -> Callable[[Any], Any]:
+    """Pick the columns of a row, with copies of the ciphertexts in these places."""
+
+    def pick_own(row: Any) -> Sequence[Any]:
+        values = list(pick(row))
+        for place in places:
+            secret = values[place]
+            if isinstance(secret, Ciphertext):
+                values[place] = secret.detached()
+        return values
+
+    return pick_own

@@ -6,7 +6,7 @@ from typing import Any
 from django.core.exceptions import FieldError, ValidationError
 from django.db import models, router
 
-from encryption.binding import Partial, layout_of, layout_of_class
+from encryption.binding import Partial, Values, layout_of, layout_of_class
 from encryption.core.errors import EncryptionError
 from encryption.descriptors import UNREAD
 from encryption.indexes import BlindIndexField, Index, under_all_keys
@@ -52,20 +52,34 @@ def duplicates(
 
 def _indexes_now(index: BlindIndexField, instance: models.Model) -> list[Index]:
     """The indexes of what an instance holds, under every key; none where that cannot be told."""
-    layout, field = layout_of(instance), index.encrypted
-    secret = instance.__dict__.get(field.attname)
-    if secret is None:
-        return []
-    under = layout.current(instance)
     try:
-        if type(under) is Partial:
-            under = under.filled(layout.loaded(instance) or under)
-        if secret._value is UNREAD:
-            return under_all_keys(index, index.text_in(instance, secret), under)
-        text, problem = field.to_text(secret._value)
-        return [] if problem is not None else under_all_keys(index, text, under)
+        text = text_now(index, instance)
+        return [] if text is None else under_all_keys(index, text, under_now(instance))
     except EncryptionError:
         return []  # unreadable, or without a tenant: other checks and the save say so
+
+
+def text_now(index: BlindIndexField, instance: models.Model) -> str | None:
+    """What the secret of an instance was encrypted from, or will be; ``None`` where there is none.
+
+    Raises:
+        EncryptionError: it cannot be read.
+    """
+    field = index.encrypted
+    secret = instance.__dict__.get(field.attname)
+    if secret is None:
+        return None
+    if secret._value is UNREAD:
+        return index.text_in(instance, secret)
+    text, problem = field.to_text(secret._value)
+    return None if problem is not None else text
+
+
+def under_now(instance: models.Model) -> Values:
+    """The values of an instance's sources; of those that were deferred, what is stored."""
+    layout = layout_of(instance)
+    under = layout.current(instance)
+    return under.filled(layout.loaded(instance) or under) if type(under) is Partial else under
 
 
 def wrap_validation(cls: Any) -> None:

@@ -25,7 +25,7 @@ from encryption.fields import EncryptedTextField
 from encryption.forms import SecretField
 from tests.encryption.database import store, stored, tables
 from tests.fieldapp.factories import NoteFactory, TenantFactory, VaultFactory
-from tests.fieldapp.models import Holder, Indexed, Note, Tenant, UuidTenant, Vault
+from tests.fieldapp.models import Holder, Indexed, Note, Once, Tenant, UuidTenant, Vault
 
 CANARY = "sk_live_canary_4eC39HqLyjWDarjtT1zdp7dc"
 OTHER = "sk_live_other_8Xv0pQ2mN5"
@@ -46,6 +46,20 @@ class NoteAdmin(admin.ModelAdmin):
 class NoteInline(admin.TabularInline):
     model = Note
     extra = 1
+
+
+class OnceInline(admin.TabularInline):
+    model = Once
+    fields = ["secret", "label"]
+
+
+class OnceAdmin(admin.ModelAdmin):
+    list_display = ["id", "secret"]
+    list_editable = ["secret"]
+
+
+class TenantOfOnceAdmin(admin.ModelAdmin):
+    inlines = [OnceInline]
 
 
 class TenantAdmin(admin.ModelAdmin):
@@ -85,7 +99,11 @@ site.register(Vault, VaultAdmin)
 site.register(UuidTenant)
 site.register(Indexed)
 
-urlpatterns = [path("admin/", site.urls)]
+unique_site = admin.AdminSite(name="unique")
+unique_site.register(Tenant, TenantOfOnceAdmin)
+unique_site.register(Once, OnceAdmin)
+
+urlpatterns = [path("admin/", site.urls), path("unique/", unique_site.urls)]
 
 pytestmark = pytest.mark.usefixtures("db")
 
@@ -534,6 +552,44 @@ def test_who_may_not_look_is_not_told_whether_there_was_a_secret() -> None:
     data = form_data(note, secret="", data="", _saveasnew="1")
     assert adder.post(url("change", "note", note.pk), data).status_code == 302
     assert Note.objects.exclude(pk=note.pk).get().secret is None
+
+
+def test_duplicates_among_inlines(client: Client) -> None:
+    data: dict[str, Any] = {
+        "name": "new",
+        "once_set-TOTAL_FORMS": 2,
+        "once_set-INITIAL_FORMS": 0,
+        "once_set-0-secret": CANARY,
+        "once_set-1-secret": CANARY,
+    }
+    add = reverse("unique:fieldapp_tenant_add")
+    for address in (add, reverse("unique:fieldapp_tenant_change", args=[TenantFactory().pk])):
+        page = content(client, address, data)
+        assert page.count("Please correct the duplicate data for secret.") == 1
+        assert CANARY not in page
+    assert not Once.objects.exists()
+    data["once_set-1-secret"] = OTHER
+    assert client.post(add, data).status_code == 302
+    assert {row.secret for row in Once.objects.all()} == {CANARY, OTHER}
+
+
+def test_duplicates_in_an_editable_list(client: Client) -> None:
+    tenant = TenantFactory()
+    rows = [Once.objects.create(tenant=tenant, secret=text) for text in ("one", "two")]
+    data: dict[str, Any] = {
+        "form-TOTAL_FORMS": 2,
+        "form-INITIAL_FORMS": 2,
+        "_save": "Save",
+    }
+    for place, row in enumerate(reversed(rows)):
+        data |= {f"form-{place}-id": row.pk, f"form-{place}-secret": CANARY}
+    address = reverse("unique:fieldapp_once_changelist")
+    page = content(client, address, data)
+    assert page.count("Please correct the duplicate data for secret.") == 1
+    assert CANARY not in page
+    data["form-1-secret"] = OTHER
+    assert client.post(address, data).status_code == 302
+    assert {row.secret for row in Once.objects.all()} == {CANARY, OTHER}
 
 
 def test_inlines_keep_and_add(client: Client) -> None:

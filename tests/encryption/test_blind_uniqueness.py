@@ -19,12 +19,12 @@ from django.test.utils import isolate_apps
 from pytest_django import DjangoAssertNumQueries, Settings
 from rest_framework import serializers
 
-from encryption.fields import BlindIndexField, EncryptedTextField
+from encryption.fields import BlindIndexField, EncryptedJSONField, EncryptedTextField
 from encryption.managers import EncryptedManager
 from tests.encryption.conftest import OTHER_KEY
 from tests.encryption.database import damaged, refused, store, stored, tables
 from tests.encryption.matching import expect_indexes
-from tests.fieldapp.models import Once, Tenant
+from tests.fieldapp.models import IndexedPlainly, Once, Tenant
 
 pytestmark = pytest.mark.django_db
 
@@ -121,6 +121,221 @@ def test_forms(row: Once) -> None:
     kept.save()
     assert Once.objects.get().secret == MARK
     expect_indexes(Once)
+
+
+# -- formsets -----------------------------------------------------------------------------------
+
+DUPLICATE = "Please correct the duplicate data for secret."
+BELOW = {NON_FIELD_ERRORS: ["Please correct the duplicate values below."]}
+FIELDS = ("tenant", "secret", "label", "code", "is_active")
+
+
+def formset_of(
+    *rows: dict[str, Any], stored: Any = (), model: Any = Once, fields: Any = FIELDS
+) -> forms.BaseModelFormSet:
+    """A bound formset of these rows, the first of which are stored."""
+    pks = [row.pk for row in stored]
+    data = {"form-TOTAL_FORMS": len(rows), "form-INITIAL_FORMS": len(pks)}
+    for place, row in enumerate(rows):
+        data |= {f"form-{place}-{name}": value for name, value in row.items()}
+    data |= {f"form-{place}-id": pk for place, pk in enumerate(pks)}
+    made = forms.modelformset_factory(model, fields=fields, extra=len(rows), can_delete=True)
+    queryset = model._default_manager.filter(pk__in=pks).order_by("pk")
+    return made(data, queryset=queryset)
+
+
+def test_a_formset_says_that_two_of_its_forms_are_equal(tenant: Tenant) -> None:
+    same = {"tenant": tenant.pk, "secret": MARK}
+    formset = formset_of(same, {**same, "secret": "else"}, same, same)
+    assert not formset.is_valid()
+    assert formset.non_form_errors() == [DUPLICATE, DUPLICATE]
+    assert formset.errors == [{}, {}, BELOW, BELOW]
+    assert MARK not in str(formset)
+    assert MARK not in repr([form.errors.get_json_data() for form in formset.forms])
+    assert [set(form.cleaned_data) & {"secret"} for form in formset.forms[2:]] == [set()] * 2
+
+
+def test_a_formset_of_different_rows(tenant: Tenant, other_tenant: Tenant) -> None:
+    formset = formset_of(
+        {"tenant": tenant.pk, "secret": MARK},
+        {"tenant": other_tenant.pk, "secret": MARK},
+        {"tenant": tenant.pk, "secret": MARK.lower()},
+        {"tenant": tenant.pk, "secret": ""},
+        {"tenant": tenant.pk, "secret": ""},
+        {"tenant": tenant.pk, "secret": MARK, "DELETE": "on"},
+        {"is_active": "on"},
+        {"is_active": "on"},
+    )
+    assert formset.is_valid(), (formset.errors, formset.non_form_errors())
+    formset.save()
+    assert Once.objects.count() == 5
+    expect_indexes(Once)
+
+
+def test_a_formset_compares_all_fields_of_a_constraint(
+    tenant: Tenant, other_tenant: Tenant
+) -> None:
+    code = {"tenant": tenant.pk, "label": "l", "code": "CODE", "is_active": "on"}
+    apart = formset_of(
+        code,
+        {**code, "label": "m"},
+        {**code, "code": "else"},
+        {**code, "is_active": ""},
+        {**code, "is_active": ""},
+    )
+    assert apart.is_valid(), (apart.errors, apart.non_form_errors())
+    # Its scope is "global".
+    twice = formset_of({**code, "is_active": ""}, code, {**code, "tenant": other_tenant.pk})
+    assert not twice.is_valid()
+    assert twice.non_form_errors() == [
+        "Please correct the duplicate data for label and code, which must be unique."
+    ]
+    assert twice.errors == [{}, {}, BELOW]
+    # As each form by itself, a formset knows nothing of a field that it does not have.
+    fields = ("tenant", "code")
+    assert formset_of(code, code, fields=fields).is_valid()
+
+
+def test_a_formset_of_stored_rows(row: Once, tenant: Tenant, other_tenant: Tenant) -> None:
+    third = Tenant.objects.create(name="third")
+    other = Once.objects.create(tenant=other_tenant, secret=MARK)
+    # What is stored is kept where the input is left empty, and goes along to another tenant.
+    moved = formset_of(
+        {"tenant": third.pk}, {"tenant": third.pk}, stored=[row, other], fields=("tenant", "secret")
+    )
+    assert not moved.is_valid()
+    assert moved.non_form_errors() == [DUPLICATE]
+    assert moved.errors == [{}, BELOW]
+
+    kept = formset_of(
+        {"tenant": tenant.pk, "label": "m"},
+        {"tenant": other_tenant.pk, "label": "n"},
+        {"tenant": third.pk, "secret": MARK},
+        stored=[row, other],
+    )
+    assert kept.is_valid(), (kept.errors, kept.non_form_errors())
+    kept.save()
+    assert Once.objects.filter(secret=MARK, tenant=third).exists()
+    expect_indexes(Once)
+
+
+def test_a_formset_does_not_decrypt_what_it_does_not_save(row: Once, tenant: Tenant) -> None:
+    token = stored(row, "secret")
+    store(row, "secret", token[:-6] + "AAAAAA")
+    other = {"tenant": tenant.pk, "secret": "else"}
+    formset = formset_of({"tenant": tenant.pk, "label": "m"}, other, stored=[row])
+    assert formset.is_valid(), formset.errors
+
+
+def test_an_inline_formset_of_a_tenant_that_is_not_saved_yet(db: None) -> None:
+    made = forms.inlineformset_factory(Tenant, Once, fields=("secret", "label"), extra=3)
+    data = {"once_set-TOTAL_FORMS": 3, "once_set-INITIAL_FORMS": 0}
+    data |= {f"once_set-{place}-secret": MARK for place in range(2)}
+    formset = made(data, instance=Tenant(name="new"))
+    assert not formset.is_valid()
+    assert formset.non_form_errors() == [DUPLICATE]
+    formset = made({**data, "once_set-1-secret": "else"}, instance=Tenant(name="new"))
+    assert formset.is_valid(), formset.errors
+    formset.instance.save()
+    formset.save()
+    assert {row.secret for row in Once.objects.all()} == {MARK, "else"}
+
+
+def test_a_formset_during_a_rotation(rotating: Once, tenant: Tenant) -> None:
+    assert formset_of({"tenant": tenant.pk, "secret": "else"}).is_valid()
+    same = {"tenant": tenant.pk, "secret": "else"}
+    assert formset_of(same, same).non_form_errors() == [DUPLICATE]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_formset_compares_as_the_index_does() -> None:
+    with isolate_apps("tests.fieldapp"):
+
+        class Priced(models.Model):
+            realm = models.CharField(max_length=10)
+            price = models.DecimalField(max_digits=5, decimal_places=2, null=True, blank=True)
+            data = EncryptedJSONField(salt_field="realm")
+            key_index = BlindIndexField("data", path="auth__key", normalize="casefold")
+            group = models.ForeignKey(Tenant, models.CASCADE, null=True, blank=True)
+            email = EncryptedTextField(salt_field="realm", null=True, blank=True)
+            email_index = BlindIndexField("email", normalize="strip")
+
+            class Meta:
+                app_label = "fieldapp"
+                constraints = [
+                    models.UniqueConstraint(
+                        fields=["key_index", "price"], name="fieldapp_priced_once"
+                    )
+                ]
+                unique_together = [("group", "email_index")]
+
+    def errors(*rows: dict[str, Any]) -> list[str]:
+        fields = ("realm", "price", "data", "group", "email")
+        return list(formset_of(*rows, model=Priced, fields=fields).non_form_errors())
+
+    with tables(Priced):
+        group = Tenant.objects.create(name="group").pk
+        key = {"realm": "r", "price": "1.5", "data": '{"auth": {"key": "PLAINTEXT"}}'}
+        message = "Please correct the duplicate data for price and data, which must be unique."
+        folded = {**key, "price": "1.50", "data": '{"auth": {"key": "Plaintext"}, "more": 1}'}
+        assert errors(key, folded) == [message]
+        assert errors(key, {**folded, "price": "2"}) == []
+        assert errors(key, {**folded, "realm": "s"}) == []
+        assert errors({**key, "price": ""}, {**folded, "price": ""}) == []
+        absent = {**key, "data": '{"auth": {}}'}
+        assert errors(absent, absent) == []
+        one = {**absent, "email": " a@b", "group": group}
+        assert errors(one, {**one, "email": "a@b "}) == [
+            "Please correct the duplicate data for group and email, which must be unique."
+        ]
+        assert errors({**one, "group": ""}, {**one, "group": ""}) == []
+
+        # A group that has no id yet is one group all the same, and no NULL.
+        fields = ("realm", "data", "email")
+        made = forms.inlineformset_factory(Tenant, Priced, fields=fields)
+        data = {"priced_set-TOTAL_FORMS": 2, "priced_set-INITIAL_FORMS": 0}
+        for place in range(2):
+            data |= {f"priced_set-{place}-{name}": one[name] for name in fields}
+        inlines = made(data, instance=Tenant(name="new"))
+        assert inlines.non_form_errors() == ["Please correct the duplicate data for email."]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_formset_where_null_equals_null() -> None:
+    with isolate_apps("tests.fieldapp"):
+
+        class Strict(models.Model):
+            realm = models.CharField(max_length=10)
+            number = models.IntegerField(null=True, blank=True)
+            secret = EncryptedTextField(salt_field="realm", null=True, blank=True)
+            secret_index = BlindIndexField("secret")
+
+            class Meta:
+                app_label = "fieldapp"
+                constraints = [
+                    models.UniqueConstraint(
+                        fields=["number", "secret_index"],
+                        nulls_distinct=False,
+                        name="fieldapp_strict_once",
+                    )
+                ]
+
+    with tables(Strict):
+        fields = ("realm", "number", "secret")
+        same = {"realm": "r", "secret": MARK}
+        formset = formset_of(same, {**same, "number": 1}, same, model=Strict, fields=fields)
+        assert formset.errors == [{}, {}, BELOW]
+
+
+def test_a_formset_without_unique_indexes_is_djangos_own(tenant: Tenant) -> None:
+    same = {"tenant": tenant.pk, "secret": MARK}
+    formset = formset_of(same, same, model=IndexedPlainly, fields=("tenant", "secret", "note"))
+    assert formset.is_valid(), formset.errors
+    names = [{"name": "same"}] * 2
+    assert formset_of(*names, model=Tenant, fields=("name",)).is_valid()
+
+
+# -- serializers --------------------------------------------------------------------------------
 
 
 class OnceSerializer(serializers.ModelSerializer):

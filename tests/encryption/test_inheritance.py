@@ -4,9 +4,12 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import FieldError
+from django.db import models
+from django.test.utils import isolate_apps
 
 from encryption import TamperedError, decrypt
-from tests.encryption.database import everything, refused, store, stored
+from encryption.fields import EncryptedJSONField
+from tests.encryption.database import everything, refused, store, stored, tables
 from tests.fieldapp.factories import ChildFactory, NoteFactory, ParentFactory, SecretChildFactory
 from tests.fieldapp.models import (
     BareParent,
@@ -326,3 +329,89 @@ def test_a_row_of_the_third_generation_is_deleted(deep: Any, how: str) -> None:
         Parent.objects.get().delete()
     assert not Parent.objects.exists()
     assert not type(deep).objects.exists()
+
+
+# -- a parent and its child of one row -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("only", [(), ("secret", "child__inner", "child__label")])
+@pytest.mark.parametrize("read", [False, True], ids=["unread", "read"])
+def test_a_child_that_came_with_its_parent_is_saved(
+    child: Child, only: tuple[str, ...], read: bool
+) -> None:
+    parent = Parent.objects.select_related("child").only(*only).get()
+    assert parent.secret == "outer"
+    together = parent.child
+    if read:
+        assert together.secret == "outer"
+    together.label = "x"
+    together.save()
+    after = Child.objects.get()
+    assert (after.secret, after.inner, after.label) == ("outer", "inner", "x")
+    assert (parent.secret, together.secret) == ("outer", "outer")
+
+
+def test_a_parent_that_came_with_its_child_is_saved(child: Child) -> None:
+    parent = Parent.objects.select_related("child").get()
+    assert parent.child.secret == "outer"
+    parent.save()
+    assert Child.objects.get().secret == Parent.objects.get().secret == "outer"
+
+
+def test_a_grandchild_that_came_with_both_is_saved(tenant: Tenant) -> None:
+    Grandchild.objects.create(tenant=tenant, secret="s", inner="i", deepest="d", motto="m")
+    parent = Parent.objects.select_related("child__grandchild").get()
+    three = parent, parent.child, parent.child.grandchild
+    assert [one.secret for one in three] == ["s"] * 3
+    assert [one.inner for one in three[1:]] == ["i"] * 2
+    for one in reversed(three):
+        one.save()
+    after = Grandchild.objects.get()
+    assert (after.secret, after.inner, after.deepest) == ("s", "i", "d")
+
+
+def test_a_move_of_one_leaves_the_other_what_it_was_loaded_with(
+    child: Child, other_tenant: Tenant
+) -> None:
+    parent = Parent.objects.select_related("child").get()
+    together = parent.child
+    together.tenant = other_tenant
+    together.save()
+    with refused(FieldError):  # it would move the row back, over the child's secret
+        parent.save()
+    assert parent.secret == "outer"
+    after = Child.objects.get()
+    assert (after.secret, after.inner, after.tenant) == ("outer", "inner", other_tenant)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_json_of_one_that_is_changed_in_place_is_not_the_others() -> None:
+    with isolate_apps("tests.fieldapp"):
+
+        class Kept(models.Model):
+            realm = models.CharField(max_length=10)
+            data = EncryptedJSONField(salt_field="realm")
+
+            class Meta:
+                app_label = "fieldapp"
+
+        class KeptMore(Kept):
+            class Meta:
+                app_label = "fieldapp"
+
+    with tables(Kept, KeptMore):
+        KeptMore.objects.create(realm="r", data=[1])
+        kept = Kept.objects.select_related("keptmore").get()
+        kept.data.append(2)
+        assert kept.keptmore.data == [1]
+        kept.keptmore.save()
+        assert KeptMore.objects.get().data == [1]
+        kept.save()
+        assert KeptMore.objects.get().data == [1, 2]
+
+
+def test_a_missing_child_of_a_parent(tenant: Tenant) -> None:
+    ParentFactory(tenant=tenant)
+    parent = Parent.objects.select_related("child__grandchild").get()
+    with pytest.raises(Child.DoesNotExist):
+        parent.child  # noqa: B018
