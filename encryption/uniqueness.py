@@ -358,16 +358,10 @@ def lock_named(layout: Layout, using: str, *named: Mapping[str, Any]) -> None:
         named: lookups and values of fields, by name; of each the tenant's own stands in it, or
             nobody knows it here.
     """
-    under = [
-        Partial(_named(source, values) for source in layout.sources)  # of a kind with MISSING
-        for values in named
-    ]
+    under = [Partial.of([_named(source, values) for source in layout.sources]) for values in named]
     lock_for(
         using,
-        (
-            (rule, [one for one in under if _tells_tenant(layout, rule, one)])
-            for rule in rules_of(layout)
-        ),
+        ((rule, [one for one in under if rule.index.knows_salt(one)]) for rule in rules_of(layout)),
     )
 
 
@@ -383,13 +377,6 @@ def _named(source: Source, values: Mapping[str, Any]) -> Any:
             return MISSING  # it is not saved, and Django says so
     # Called once only, after the row is locked; nor is an expression known before.
     return MISSING if callable(value) or hasattr(value, "resolve_expression") else value
-
-
-def _tells_tenant(layout: Layout, rule: Rule, under: Values) -> bool:
-    if rule.index.scope != "tenant":
-        return True
-    place, _ = layout.places[rule.index.encrypted.attname]
-    return place >= 0 and under[place] is not MISSING
 
 
 def lock_for(using: str, wanted: Iterable[tuple[Rule, Iterable[Values]]]) -> bool:
