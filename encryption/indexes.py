@@ -20,7 +20,7 @@ from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
 
 from encryption import lookups
-from encryption.binding import Partial, Values, layout_of, layout_of_class, located
+from encryption.binding import MISSING, Partial, Values, layout_of, layout_of_class, located
 from encryption.conf import get_indexer
 from encryption.core import blindindex
 from encryption.core.derivation import MasterKey
@@ -349,6 +349,11 @@ class BlindIndexField(BaseField):
         if self.scope != blindindex.TENANT:
             return None
         return layout_of_class(self.model).salt(self.encrypted, under)
+
+    def knows_salt(self, under: Values) -> bool:
+        """Say whether what :meth:`salt` reads is not missing among these source values."""
+        place, _ = layout_of_class(self.model).places[self.encrypted.attname]
+        return self.scope != blindindex.TENANT or (place >= 0 and under[place] is not MISSING)
 
     def of_message(
         self, message: bytes, salt: str | None, master: MasterKey | None = None

@@ -14,10 +14,16 @@ from typing import Any, Final
 from django.db import OperationalError, models
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-#: Seconds that MariaDB waits for a lock: as long as InnoDB does for a row, by default.
-_PATIENCE: Final = 50
+#: Seconds that MariaDB waits for a lock. InnoDB does not know of these locks, so it does not see
+#: that two transactions wait for each other, for a lock and for a row: this ends that, before
+#: InnoDB gives up a row (50 seconds by default).
+_PATIENCE: Final = 10
 
-_LOCK: Final = "SELECT pg_advisory_xact_lock(%s), current_setting('transaction_isolation')"
+#: All of them in one statement. A sorted subquery stays one, and its rows come in its order.
+_LOCK: Final = (
+    "SELECT count(pg_advisory_xact_lock(number)), current_setting('transaction_isolation')"
+    " FROM (SELECT number FROM unnest(%s::bigint[]) AS number ORDER BY number OFFSET 0) AS ordered"
+)
 
 
 def lock(connection: BaseDatabaseWrapper, model: type[models.Model], names: Iterable[str]) -> bool:
@@ -25,7 +31,8 @@ def lock(connection: BaseDatabaseWrapper, model: type[models.Model], names: Iter
 
     Args:
         model: whose table the writer is about to write.
-        names: taken in one order by everybody, so that no two wait for each other.
+        names: taken in one order by everybody, so that no two calls wait for each other. The
+            calls of one transaction may still come in another order than those of the next.
 
     Returns:
         Whether the transaction may see less than what was committed before it got the locks:
@@ -33,23 +40,22 @@ def lock(connection: BaseDatabaseWrapper, model: type[models.Model], names: Iter
         nobody write who has an old one.)
 
     Raises:
-        OperationalError: another transaction keeps one of them too long.
+        OperationalError: another transaction keeps one of them too long, or waits for this one.
     """
     if not connection.in_atomic_block:
         return False  # nobody gives them back; the statement is a transaction of its own
     digests = sorted(hashlib.sha256(name.encode("utf-8")).digest() for name in set(names))
+    if not digests:
+        return False
     if connection.vendor == "postgresql":
-        level = ""
+        numbers = [int.from_bytes(digest[:8], "big", signed=True) for digest in digests]
         with connection.cursor() as cursor:
-            for digest in digests:
-                number = int.from_bytes(digest[:8], "big", signed=True)
-                cursor.execute(_LOCK, [number])
-                level = cursor.fetchone()[1]
-        return level in {"repeatable read", "serializable"}
+            cursor.execute(_LOCK, [numbers])
+            return cursor.fetchone()[1] in {"repeatable read", "serializable"}
     if connection.vendor == "mysql":
         for digest in digests:
             _Held.by(connection).take(digest.hex()[:40])
-    elif connection.vendor == "sqlite" and digests:
+    elif connection.vendor == "sqlite":
         quote = connection.ops.quote_name
         table, key = quote(model._meta.db_table), quote(str(model._meta.pk_fields[0].column))
         with connection.cursor() as cursor:  # writes nothing, as a writer
@@ -84,8 +90,9 @@ class _Held:
             cursor.execute("SELECT GET_LOCK(%s, %s)", [name, _PATIENCE])
             if cursor.fetchone()[0] != 1:
                 raise OperationalError(
-                    f"Another transaction writes the same tenant's values and did not end within "
-                    f"{_PATIENCE} seconds. Nothing was written: try again."
+                    f"Another transaction writes this tenant's values (or those of one that shares "
+                    f"its lock) and did not end within {_PATIENCE} seconds; perhaps it waits for "
+                    "this one. Nothing was written: try again."
                 )
         self._names.add(name)
 

@@ -1,7 +1,7 @@
 """Querysets that know which columns belong together, and can derive keys ahead."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
@@ -22,7 +22,7 @@ from encryption.guards import vouching
 from encryption.lookups import SealedIndex, SealedValue, taken_for_equal
 from encryption.rules import Rule, Written, key_of, row_after, rules_for, rules_of, two_keys_live
 from encryption.saving import Stored, is_clean, pin
-from encryption.uniqueness import check, check_together, lock_for
+from encryption.uniqueness import check, check_together, lock_for, lock_named, lock_rows
 from encryption.unseen import try_other_keys, trying_later
 
 if TYPE_CHECKING:
@@ -99,8 +99,31 @@ class SourcesQuerySet(_QuerySet):
         if not layout.indexes or not rules_of(layout) or not two_keys_live():
             return super().bulk_create(objs, *args, **kwargs)
         self._for_write = True
+        objs = list(objs)
         with trying_later(self.db):
+            lock_rows(self.db, objs)  # of all batches
             return super().bulk_create(objs, *args, **kwargs)
+
+    def update_or_create(
+        self,
+        defaults: Mapping[str, Any] | None = None,
+        create_defaults: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> tuple[Any, bool]:
+        """As Django's; while two keys are live, its locks come before the row's.
+
+        ``save()`` takes them in that order too, and two that do it the other way round wait for
+        each other. A tenant that is not among the arguments is not known here.
+        """
+        layout = layout_of_class(self.model)
+        if not layout.indexes or not rules_of(layout) or not two_keys_live():
+            return super().update_or_create(defaults, create_defaults, **kwargs)
+        self._for_write = True
+        updated, created = defaults or {}, create_defaults
+        created = updated if created is None else created
+        with transaction.atomic(using=self.db):
+            lock_named(layout, self.db, {**kwargs, **updated}, {**kwargs, **created})
+            return super().update_or_create(defaults, create_defaults, **kwargs)
 
     def update(self, **kwargs: Any) -> int:
         """As Django's; where a secret becomes NULL, its blind indexes do."""
@@ -209,9 +232,10 @@ class EncryptedQuerySet(SourcesQuerySet):
             return models.QuerySet.bulk_update(self, objs, fields, batch_size)
         self._for_write = True
         with transaction.atomic(using=self.db, savepoint=False):
-            for rule in rules:  # before any row is locked, as save() does
-                under = [layout.current(one) for one in objs]
-                lock_for(rule, self.db, [one for one in under if type(one) is tuple])
+            under = [layout.current(one) for one in objs]
+            under = [one for one in under if type(one) is tuple]
+            # Before any row is locked, as save() does.
+            lock_for(self.db, [(rule, under) for rule in rules])
             stored = self._lock(layout, objs)
             # A row that is not there would not be written either, but one that somebody else
             # inserts meanwhile would: unlocked, and under sources that nobody looked at.

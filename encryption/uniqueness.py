@@ -3,13 +3,14 @@
 Under one key the database's own constraint is all that is needed. During a rotation a value has
 one index under the old key and another under the new one, which no constraint compares. So each
 write then looks for its value under all keys first, in its own transaction and under a lock that
-all writers of the same tenant and field take (``locks.py``).
+all writers of the same tenant and field take (``locks.py``), before they lock a row.
 
 A transaction of PostgreSQL at REPEATABLE READ or SERIALIZABLE does not see what others committed
 since it began, whatever it locks; ``unseen.py`` says what is done about that.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import wraps
 from typing import Any, Final
@@ -17,7 +18,7 @@ from typing import Any, Final
 from django.db import IntegrityError, connections, models, router, transaction
 from django.db.models.constants import OnConflict
 
-from encryption.binding import Partial, Values, layout_of
+from encryption.binding import MISSING, Layout, Partial, Source, Values, layout_of
 from encryption.core.blindindex import is_absent
 from encryption.core.errors import EncryptionError, MissingSaltError
 from encryption.guards import is_upsert, vouching
@@ -25,6 +26,11 @@ from encryption.indexes import BlindIndexField, Index, under_all_keys
 from encryption.locks import lock
 from encryption.rules import Rule, Written, row_after, rules_for, rules_of, two_keys_live
 from encryption.unseen import try_later, try_other_keys, trying_later
+
+#: Locks that the tenants of a field share. One for each tenant would fill PostgreSQL's table of
+#: locks, which all sessions share (6,400 by default), in one large ``bulk_create``; with this many
+#: few writers wait for somebody else's tenant.
+BUCKETS: Final = 64
 
 
 def looks_for_duplicates(cls: Any) -> bool:
@@ -53,8 +59,8 @@ def locking(original: Callable[..., Any]) -> Callable[..., Any]:
         using = using or router.db_for_write(type(self), instance=self)
         rules = rules_of(layout) if update_fields is None else rules_for(layout, update_fields)
         with transaction.atomic(using=using, savepoint=False):
-            for rule in rules:
-                lock_for(rule, using, [_sources_of(self)])
+            under = [_sources_of(self)]
+            lock_for(using, [(rule, under) for rule in rules])
             return original(self, *arguments)
 
     return save_base
@@ -152,8 +158,9 @@ def _of_update(
         whole: the whole row is written, though maybe another table of it by another UPDATE.
     """
     layout, row = layout_of(instance), instance
-    for rule in rules:  # before the row is read, which then stays what it is
-        lock_for(rule, using, [_sources_of(instance)])
+    known = [_sources_of(instance)]
+    # Before the row is read, which then stays what it is.
+    lock_for(using, [(rule, known) for rule in rules])
     if not whole and any(not given.keys() >= rule.attnames for rule in rules):
         rows = type(instance)._base_manager.using(using).filter(pk=instance.pk)
         # Without rows of a nullable relation, which cannot be locked.
@@ -191,6 +198,8 @@ def check_insert(index: BlindIndexField, query: Any, using: str) -> None:
     done: set[str] = query.__dict__.setdefault("_unique_looked_at", set())
     if not rows or index.attname in done or not two_keys_live():
         return
+    if not done:
+        lock_rows(using, rows)
     done.add(index.attname)
     for rule in rules_of(layout_of(rows[0])):
         if rule.index == index:
@@ -251,7 +260,7 @@ def check(
     Raises:
         IntegrityError: another row, or two of these, hold one of them.
     """
-    sees_less = lock_for(rule, using, [row.under for row in rows])
+    sees_less = lock_for(using, [(rule, [row.under for row in rows])])
     gone = {rule.key_of(instance) for instance in rewritten}
     known = [(row, under_all_keys(rule.index, row.text, row.under)) for row in rows]
     there = _holders(rule, using, [index for _, indexes in known for index in indexes])
@@ -329,15 +338,66 @@ def check_together(rule: Rule, using: str, rows: Sequence[Written]) -> None:
                 raise rule.conflict()
 
 
-def lock_for(rule: Rule, using: str, under: Iterable[Values]) -> bool:
+def lock_rows(using: str, rows: Sequence[models.Model]) -> None:
+    """Take the locks of all rules that new rows are under, in one call and so in one order."""
+    rules = rules_of(layout_of(rows[0])) if rows else ()
+    lock_for(
+        using,
+        ((rule, [_sources_of(row) for row in rows if _has_secret(rule, row)]) for rule in rules),
+    )
+
+
+def _has_secret(rule: Rule, row: models.Model) -> bool:
+    return rule.index.encrypted.stored_in(row) is not None
+
+
+def lock_named(layout: Layout, using: str, *named: Mapping[str, Any]) -> None:
+    """Take the locks of the tenants that arguments of ``update_or_create`` name.
+
+    Args:
+        named: lookups and values of fields, by name; of each the tenant's own stands in it, or
+            nobody knows it here.
+    """
+    under = [Partial.of([_named(source, values) for source in layout.sources]) for values in named]
+    lock_for(
+        using,
+        ((rule, [one for one in under if rule.index.knows_salt(one)]) for rule in rules_of(layout)),
+    )
+
+
+def _named(source: Source, values: Mapping[str, Any]) -> Any:
+    field: Any = source.field
+    value = values.get(field.name, values.get(field.attname, MISSING))
+    if value is MISSING and field is field.model._meta.pk:
+        value = values.get("pk", MISSING)
+    if isinstance(value, models.Model):
+        try:
+            return value.prepare_database_save(field)
+        except ValueError:
+            return MISSING  # it is not saved, and Django says so
+    # Called once only, after the row is locked; nor is an expression known before.
+    return MISSING if callable(value) or hasattr(value, "resolve_expression") else value
+
+
+def lock_for(using: str, wanted: Iterable[tuple[Rule, Iterable[Values]]]) -> bool:
     """One writer at a time for each tenant (in the scope "global", for the field).
+
+    Args:
+        wanted: rules, and the sources of the rows that are to be written under each. What one
+            write needs is best given in one call: see ``locks.lock`` about the order.
 
     Returns:
         Whether this transaction may see less than what was committed before, see ``locks.lock``.
     """
-    place = f"{rule.model._meta.db_table}\0{rule.index.column}"
-    salts = set()
-    for values in under:
-        with suppress(MissingSaltError):  # then there is no secret either
-            salts.add(rule.index.salt(values) or "")
-    return lock(connections[using], rule.model, [f"{place}\0{salt}" for salt in salts])
+    rules, names = [], set[str]()
+    for rule, under in wanted:
+        rules.append(rule)
+        place = f"{rule.model._meta.db_table}\0{rule.index.column}"
+        for values in under:
+            with suppress(MissingSaltError):  # then there is no secret either
+                names.add(f"{place}\0{_bucket(rule.index.salt(values) or '')}")
+    return bool(names) and lock(connections[using], rules[0].model, names)
+
+
+def _bucket(salt: str) -> int:
+    return hashlib.sha256(salt.encode("utf-8")).digest()[0] % BUCKETS
