@@ -13,18 +13,22 @@ from django.db.models import (
     Case,
     Count,
     Exists,
+    ExpressionWrapper,
     F,
     FilteredRelation,
+    Max,
     OuterRef,
     Prefetch,
     Q,
     QuerySet,
+    Subquery,
+    TextField,
     Value,
     When,
     Window,
 )
-from django.db.models.functions import Lower, RowNumber
-from django.db.models.lookups import Exact
+from django.db.models.functions import Cast, Coalesce, Left, Length, Lower, RowNumber
+from django.db.models.lookups import Exact, GreaterThan
 from pytest_django import Settings
 
 from encryption.blindlookups import Sought
@@ -36,6 +40,7 @@ from tests.fieldapp.models import (
     IndexedChild,
     IndexedPlainly,
     Note,
+    Plain,
     Short,
     Tenant,
 )
@@ -413,6 +418,237 @@ def test_an_index_is_compared_with_itself(rows: dict[str, Indexed]) -> None:
     twins = objects.filter(Exists(others.filter(early=OuterRef("early"))))
     assert names(twins) == with_one
     assert names(objects.filter(tenant__indexed__secret_index=F("secret_index"))) == with_one
+
+
+#: An index on the other side: nothing equals it, and none of these would find a row.
+INDEXES = Indexed.objects.values("secret_index")
+IN_OTHER_COMPARISONS: dict[str, Callable[[], Any]] = {
+    "F": lambda: Indexed.objects.filter(name=F("secret_index")),
+    "exclude": lambda: Indexed.objects.exclude(name=F("secret_index")),
+    "or": lambda: Indexed.objects.filter(Q(name="x") | ~Q(name=F("secret_index"))),
+    "F over a relation": lambda: Tenant.objects.filter(name=F("indexed__secret_index")),
+    "an alias": lambda: Indexed.objects.alias(x=F("secret_index")).filter(name=F("x")),
+    "contains": lambda: Indexed.objects.filter(name__contains=F("secret_index")),
+    "list": lambda: Indexed.objects.filter(name__in=[F("secret_index")]),
+    "longer list": lambda: Indexed.objects.filter(name__in=["x", F("secret_index")]),
+    "range": lambda: Indexed.objects.filter(name__range=(F("secret_index"), "x")),
+    "OuterRef": lambda: Indexed.objects.filter(
+        Exists(Plain.objects.filter(secret=OuterRef("secret_index")))
+    ),
+    "OuterRef the other way": lambda: Plain.objects.filter(
+        Exists(Indexed.objects.filter(secret_index=OuterRef("secret")))
+    ),
+    "When": lambda: Indexed.objects.annotate(x=Case(When(name=F("secret_index"), then=1))),
+    "a filtered aggregate": lambda: [
+        Indexed.objects.aggregate(x=Count("pk", filter=Q(name=F("secret_index"))))
+    ],
+    "a filtered relation": lambda: Tenant.objects.annotate(
+        r=FilteredRelation("indexed", condition=Q(indexed__name=F("indexed__secret_index")))
+    ).filter(r__name="x"),
+    "having": lambda: Tenant.objects.annotate(x=Count("indexed")).filter(
+        name=Max("indexed__secret_index")
+    ),
+    "order": lambda: Indexed.objects.order_by(
+        Case(When(name=F("secret_index"), then=1), default=0)
+    ),
+    "a picked one": lambda: Indexed.objects.filter(name=Coalesce("secret_index", "name")),
+    "a chosen one": lambda: Indexed.objects.filter(
+        name=Case(When(host="x", then=F("secret_index")), default=F("name"))
+    ),
+    "under another type": lambda: Indexed.objects.filter(
+        name=ExpressionWrapper(F("secret_index"), output_field=TextField())
+    ),
+    "in lower case": lambda: Indexed.objects.filter(name=Lower("secret_index")),
+    "two indexes": lambda: Indexed.objects.filter(Exact(F("secret_index"), F("early"))),
+    "two indexes, picked": lambda: Indexed.objects.filter(
+        Exact(Coalesce("secret_index", "early"), F("secret_index"))
+    ),
+    "a lookup as a value": lambda: Indexed.objects.annotate(x=Exact(F("name"), F("secret_index"))),
+    "greater": lambda: Indexed.objects.filter(GreaterThan(F("secret_index"), F("early"))),
+    "values": lambda: Plain.objects.filter(secret__in=INDEXES),
+    "values_list": lambda: Plain.objects.filter(
+        secret__in=Indexed.objects.values_list("secret_index", flat=True)
+    ),
+    "not in values": lambda: Plain.objects.exclude(secret__in=INDEXES),
+    "a union": lambda: Plain.objects.filter(secret__in=INDEXES.union(INDEXES)),
+    "a group's": lambda: Plain.objects.filter(
+        secret__in=INDEXES.annotate(n=Count("pk")).filter(n__gt=1).values("secret_index")
+    ),
+    "Subquery": lambda: Plain.objects.filter(secret=Subquery(INDEXES[:1])),
+    "Subquery under another type": lambda: Plain.objects.filter(
+        secret=Subquery(INDEXES[:1], output_field=TextField())
+    ),
+    "an annotation": lambda: Plain.objects.annotate(x=Subquery(INDEXES[:1])).filter(secret=F("x")),
+    "nested": lambda: Tenant.objects.filter(
+        pk__in=Plain.objects.filter(secret__in=INDEXES).values("tenant")
+    ),
+    "count": lambda: [Plain.objects.filter(secret__in=INDEXES).count()],
+    "exists": lambda: [Plain.objects.filter(secret__in=INDEXES).exists()],
+    "update": lambda: [Plain.objects.filter(secret__in=INDEXES).update(note="x")],
+    "delete": lambda: [Plain.objects.filter(secret__in=INDEXES).delete()],
+    "intersection": lambda: INDEXES.intersection(Indexed.objects.values("name")),
+    "intersection the other way": lambda: Plain.objects.values("secret").intersection(INDEXES),
+    "intersection of two": lambda: INDEXES.intersection(Indexed.objects.values("early")),
+    "intersection, crossed": lambda: Indexed.objects.values_list("early", "name").intersection(
+        Indexed.objects.values_list("name", "early")
+    ),
+    "intersection of annotations": lambda: Indexed.objects.values(x=F("secret_index")).intersection(
+        Indexed.objects.values(x=F("name"))
+    ),
+    "difference": lambda: Plain.objects.values("secret").difference(INDEXES),
+    "intersection in a subquery": lambda: Indexed.objects.filter(
+        secret_index__in=INDEXES.intersection(Indexed.objects.values("early"))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IN_OTHER_COMPARISONS)
+def test_other_columns_are_not_compared_with_an_index(
+    rows: dict[str, Indexed], tenant: Tenant, name: str
+) -> None:
+    if name.startswith(("intersection", "difference")) and connection.vendor == "mysql":
+        assert connection.features.supports_select_intersection  # MariaDB has them
+    Plain.objects.create(tenant=tenant, secret=rows["1a"].secret_index)
+    with refused(FieldError, r"fieldapp\.Indexed\.(secret_index|early) holds indexes"):
+        list(IN_OTHER_COMPARISONS[name]())
+    assert Plain.objects.get().note == ""
+
+
+TWINS = Indexed.objects.filter(early=OuterRef("early")).exclude(pk=OuterRef("pk"))
+#: What an index is for, and how many rows each finds of the eight of ``rows``.
+WITH_AN_INDEX: dict[str, tuple[int, Callable[[], Any]]] = {
+    "its value": (8, lambda: Indexed.objects.values("secret_index")),
+    "as an annotation": (8, lambda: Indexed.objects.annotate(x=F("early"))),
+    "as another's annotation": (
+        2,
+        lambda: Tenant.objects.annotate(x=Subquery(INDEXES.exclude(secret_index=None)[:1])).filter(
+            x__isnull=False
+        ),
+    ),
+    "is null": (2, lambda: Indexed.objects.filter(secret_index__isnull=True)),
+    "None": (2, lambda: Indexed.objects.filter(secret_index=None)),
+    "is not null": (6, lambda: Indexed.objects.exclude(secret_index__isnull=True)),
+    "whether it is null": (8, lambda: Indexed.objects.annotate(x=Q(early__isnull=True))),
+    "order": (8, lambda: Indexed.objects.order_by("secret_index", "-early")),
+    "the order of a slice": (
+        3,
+        lambda: Indexed.objects.filter(
+            name__in=Indexed.objects.order_by("-secret_index").values("name")[:3]
+        ),
+    ),
+    "distinct": (3, lambda: Indexed.objects.values("early").distinct()),
+    "groups": (3, lambda: Indexed.objects.values("early").annotate(n=Count("pk"))),
+    "a key of each group": (
+        3,
+        lambda: Indexed.objects.filter(
+            name__in=Indexed.objects.values("early").annotate(x=Max("name")).values("x")
+        ),
+    ),
+    "those in large groups": (
+        4,
+        lambda: Indexed.objects.filter(
+            early__in=Indexed.objects.values("early")
+            .annotate(n=Count("pk"))
+            .filter(n__gt=2)
+            .values("early")
+        ),
+    ),
+    "large groups themselves": (
+        1,
+        lambda: Indexed.objects.values("early").annotate(n=Count("early")).filter(n__gt=2),
+    ),
+    "count once": (
+        1,
+        lambda: [
+            one
+            for one in [Indexed.objects.aggregate(n=Count("early", distinct=True))]
+            if one["n"] == 2
+        ],
+    ),
+    "a window's part": (
+        8,
+        lambda: Indexed.objects.annotate(n=Window(Count("pk"), partition_by="early")),
+    ),
+    "a self join": (6, lambda: Indexed.objects.filter(Exists(TWINS))),
+    "a self join by hand": (
+        6,
+        lambda: Indexed.objects.filter(
+            Exists(Indexed.objects.filter(Exact(F("early"), OuterRef("early"))))
+        ),
+    ),
+    "to a relation's": (
+        6,
+        lambda: Indexed.objects.filter(early=F("tenant__indexed__early")).distinct(),
+    ),
+    "a count of twins": (
+        8,
+        lambda: Indexed.objects.annotate(
+            n=Subquery(TWINS.order_by().values("early").annotate(n=Count("pk")).values("n"))
+        ),
+    ),
+    "in its like": (6, lambda: Indexed.objects.filter(secret_index__in=INDEXES)),
+    "in a union": (6, lambda: Indexed.objects.filter(secret_index__in=INDEXES.union(INDEXES))),
+    "the greatest": (
+        1,
+        lambda: Indexed.objects.filter(
+            secret_index=Indexed.objects.exclude(secret_index=None)
+            .order_by("-secret_index")
+            .values("secret_index")[:1]
+        ),
+    ),
+    "an annotation's like": (
+        6,
+        lambda: Indexed.objects.annotate(x=F("early")).filter(x=F("early")),
+    ),
+    "a picked one": (
+        6,
+        lambda: Indexed.objects.filter(early=Case(When(pk__isnull=False, then=F("early")))),
+    ),
+    "greater than its like": (
+        0,
+        lambda: Indexed.objects.filter(GreaterThan(F("early"), F("early"))),
+    ),
+    "what is computed of it": (
+        6,
+        lambda: Indexed.objects.annotate(n=Length("early")).filter(n__gt=11),
+    ),
+    "its key": (6, lambda: Indexed.objects.annotate(x=Left("early", 3)).filter(x="b2:")),
+    "as text": (
+        6,
+        lambda: Indexed.objects.annotate(x=Cast("early", TextField())).filter(x__startswith="b2:"),
+    ),
+    "intersection": (
+        3,
+        lambda: Indexed.objects.values("early").intersection(Indexed.objects.values("early")),
+    ),
+    "intersection of rows": (8, lambda: Indexed.objects.all().intersection(Indexed.objects.all())),
+    "difference": (
+        1,
+        lambda: Indexed.objects.values("early").difference(
+            Indexed.objects.exclude(early=None).values("early")
+        ),
+    ),
+    "difference of names": (
+        2,
+        lambda: Indexed.objects.values("name").difference(
+            Indexed.objects.exclude(early=None).values("name")
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WITH_AN_INDEX)
+def test_what_an_index_is_for_works(rows: dict[str, Indexed], name: str) -> None:
+    expected, query = WITH_AN_INDEX[name]
+    assert len(query()) == expected
+
+
+def test_an_index_is_copied_and_its_row_deleted(rows: dict[str, Indexed], tenant: Tenant) -> None:
+    Plain.objects.create(tenant=tenant)
+    Plain.objects.update(secret=Subquery(INDEXES.filter(name="1a")[:1]))
+    assert Plain.objects.get().secret == rows["1a"].secret_index
+    assert pickle.loads(pickle.dumps(Indexed.objects.filter(early=F("early")).query))
+    assert Indexed.objects.filter(early=rows["1a"].early).delete()[0] == 4
 
 
 # -- any shape of a query -----------------------------------------------------------------------
