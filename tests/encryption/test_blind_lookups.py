@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import FieldError
-from django.db import connection
+from django.db import connection, models
 from django.db.models import (
     Case,
     Count,
@@ -29,15 +29,19 @@ from django.db.models import (
 )
 from django.db.models.functions import Cast, Coalesce, Left, Length, Lower, RowNumber
 from django.db.models.lookups import Exact, GreaterThan
+from django.test.utils import isolate_apps
 from pytest_django import Settings
 
 from encryption.blindlookups import Sought
+from encryption.fields import BlindIndexField, EncryptedTextField
+from encryption.managers import EncryptedManager
 from tests.encryption.conftest import OTHER_KEY
-from tests.encryption.database import refused
+from tests.encryption.database import refused, tables
 from tests.fieldapp.factories import TenantFactory
 from tests.fieldapp.models import (
     Indexed,
     IndexedChild,
+    IndexedParent,
     IndexedPlainly,
     Note,
     Plain,
@@ -227,6 +231,125 @@ def test_inherited_fields(tenant: Tenant, other_tenant: Tenant) -> None:
     assert IndexedChild.objects.get(secret="p", tenant=tenant) == child
     assert IndexedChild.objects.get(inner="c", tenant=tenant) == child
     assert IndexedChild.objects.filter(tenant=tenant).exclude(inner="c").count() == 0
+
+
+def test_from_the_parent_to_a_child(tenant: Tenant, other_tenant: Tenant) -> None:
+    child = IndexedChild.objects.create(tenant=tenant, secret="p", inner="c")
+    IndexedChild.objects.create(tenant=other_tenant, secret="p", inner="c")
+    objects = IndexedParent.objects
+    for given in (
+        {"indexedchild__tenant": tenant},
+        {"tenant": tenant},
+        {"indexedchild__indexedparent_ptr__tenant": tenant},
+    ):
+        for secret in (
+            {"indexedchild__inner": "c"},
+            {"indexedchild__secret": "p"},
+            {"secret": "p"},
+        ):
+            assert objects.get(**secret, **given).pk == child.pk
+            assert objects.filter(**given).get(**secret).pk == child.pk
+    found = Tenant.objects.filter(
+        indexedparent__indexedchild__inner="c", indexedparent__tenant=tenant
+    )
+    assert found.get() == tenant
+    # Another row of the same table is no part of this one.
+    for other in ({"tenant__indexedparent__tenant": tenant}, {"tenant__pk__gt": 0}):
+        with pytest.raises(FieldError, match="only together"):
+            objects.filter(indexedchild__inner="c", **other).exists()
+
+
+with isolate_apps("tests.fieldapp"):
+
+    class First(models.Model):
+        realm = models.CharField(max_length=20)
+
+        class Meta:
+            app_label = "fieldapp"
+
+    class Second(First):
+        class Meta:
+            app_label = "fieldapp"
+
+    class Third(Second):
+        friend = models.ForeignKey(First, models.CASCADE, null=True, related_name="friends")
+        twin = models.OneToOneField(First, models.CASCADE, null=True, related_name="twin_of")
+        secret = EncryptedTextField(salt_field="realm")
+        secret_index = BlindIndexField("secret")
+
+        class Meta:
+            app_label = "fieldapp"
+
+    class ShortParent(models.Model):
+        realm = models.CharField(max_length=20)
+        secret = EncryptedTextField(salt_field="realm")
+        secret_index = BlindIndexField("secret", bits=4)
+        objects = EncryptedManager()
+
+        class Meta:
+            app_label = "fieldapp"
+
+    class ShortChild(ShortParent):
+        inner = EncryptedTextField(salt_field="realm", null=True)
+        inner_index = BlindIndexField("inner", bits=4)
+        objects = EncryptedManager()
+
+        class Meta:
+            app_label = "fieldapp"
+
+    class ShortGrandchild(ShortChild):
+        objects = EncryptedManager()
+
+        class Meta:
+            app_label = "fieldapp"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_tenant_two_tables_up() -> None:
+    with tables(First, Second, Third):
+        row, made = Third.objects.get_or_create(realm="r", secret="S")
+        assert made
+        assert Third.objects.get_or_create(realm="r", secret="S") == (row, False)
+        assert Third.objects.get_or_create(realm="s", secret="S")[1]
+        assert Third.objects.get(realm="r", secret="S") == row
+        assert Third.objects.filter(realm__in=["r", "s"]).filter(secret="S").count() == 2
+        assert Third.objects.get(second_ptr__realm="r", secret="S") == row
+        assert Third.objects.get(second_ptr__first_ptr__realm="r", secret="S") == row
+        assert Second.objects.get(third__secret="S", realm="r").pk == row.pk
+        assert Second.objects.get(third__secret="S", third__realm="r").pk == row.pk
+        assert First.objects.get(second__third__secret="S", realm="r").pk == row.pk
+        assert First.objects.get(second__third__secret="S", second__realm="r").pk == row.pk
+        assert First.objects.filter(realm="r").exclude(second__third__secret="S").count() == 0
+        Third.objects.filter(pk=row.pk).update(friend=row.pk, twin=row.pk)
+        for other in (
+            {"friend__realm": "r"},
+            {"twin__realm": "r"},
+            {"first_ptr__friends__realm": "r"},
+            {"twin_of__realm": "r"},
+            {"twin_of__second_ptr__realm": "r"},
+        ):
+            with pytest.raises(FieldError, match="only together"):
+                Third.objects.filter(secret="S", **other).exists()
+        assert Third.objects.get(friends__secret="S", friends__realm="r") == row
+        assert Third.objects.get(twin_of__secret="S", twin_of__realm="r") == row
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_truncated_index_in_a_parents_table() -> None:
+    with tables(ShortParent, ShortChild, ShortGrandchild):
+        made = [ShortGrandchild.objects.create(realm="r", secret=f"s{n}") for n in range(40)]
+        for model in (ShortParent, ShortChild, ShortGrandchild):
+            (found,) = model.objects.filter(realm="r", secret="s7")
+            assert (found.pk, found.secret) == (made[7].pk, "s7")
+            assert model.objects.get(realm="r", secret="s8").pk == made[8].pk
+            assert not list(model.objects.filter(realm="r", secret="none"))
+            with pytest.raises(FieldError, match="bits"):
+                model.objects.filter(realm="r", secret="s7").count()
+        # A parent's instance has its own secrets, and not those of a child.
+        (found,) = ShortParent.objects.filter(shortchild__secret="s7", shortchild__realm="r")
+        assert found.pk == made[7].pk
+        with pytest.raises(FieldError, match="bits"):
+            list(ShortParent.objects.filter(shortchild__inner="s7", realm="r"))
 
 
 @pytest.mark.parametrize("made_by", ["default manager", "EncryptedManager"])
