@@ -22,6 +22,7 @@ from django.db.models.expressions import (
     Window,
 )
 from django.db.models.lookups import Exact, In, IsNull, Lookup, Transform
+from django.db.models.sql.compiler import SQLAggregateCompiler
 from django.db.models.sql.query import Query
 
 from encryption.columns import COMPARING_ROWS, PICKING, combined
@@ -51,7 +52,13 @@ class IndexCol(Col):
                 break  # what is around it sees its truth only
             if name == "get_combinator_sql" and _combines_others(owner.query):
                 raise refusal(self.target)
+            if any(_mixes(lookup) for lookup in _lookups_outside(name, owner)):
+                raise refusal(self.target)
         return super().as_sql(compiler, connection)
+
+
+#: The methods of Django's compiler that put a query into another one.
+_OF_SEVERAL_QUERIES: Final = frozenset({"get_combinator_sql", "get_qualify_sql"})
 
 
 def _compiling() -> Iterator[tuple[str, Any]]:
@@ -62,9 +69,29 @@ def _compiling() -> Iterator[tuple[str, Any]]:
     frame: FrameType | None = sys._getframe(2)
     while frame is not None and frame.f_code.co_name != "execute_sql":
         name = frame.f_code.co_name
-        if name.startswith("as_") or name == "get_combinator_sql":
+        if name.startswith("as_") or name in _OF_SEVERAL_QUERIES:
             yield name, frame.f_locals.get("self")
         frame = frame.f_back
+
+
+def _lookups_outside(name: str, compiler: Any) -> Iterator[Any]:
+    """Yield the lookups of a query that has the columns from a subquery, by their names only.
+
+    Django makes it for the aggregates of a query that is sliced, say, and for a filter by a window.
+    """
+    if name == "get_qualify_sql":
+        yield from _lookups_in(compiler.qualify)
+    elif isinstance(compiler, SQLAggregateCompiler):
+        for annotation in compiler.query.annotation_select.values():
+            yield from _lookups_in(annotation)
+
+
+def _lookups_in(node: Any) -> Iterator[Any]:
+    if isinstance(node, Lookup):
+        yield node
+    below = getattr(node, "children", None) or getattr(node, "get_source_expressions", tuple)()
+    for child in below:
+        yield from _lookups_in(child)
 
 
 # -- the lookups of an index --------------------------------------------------------------------
@@ -181,7 +208,9 @@ def _columns(query: Any) -> list[Any]:
     """What a query selects, in its order: fields where it selects a whole row."""
     annotations = query.annotation_select
     if query.default_cols:
-        return [*query.get_meta().concrete_fields, *annotations.values()]
+        only = query.get_select_mask()
+        fields = [one for one in query.get_meta().concrete_fields if not only or one in only]
+        return [*fields, *annotations.values()]
     if query.selected is None:
         return [*query.select, *annotations.values()]
     return [

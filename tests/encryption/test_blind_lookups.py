@@ -27,7 +27,7 @@ from django.db.models import (
     When,
     Window,
 )
-from django.db.models.functions import Cast, Coalesce, Left, Length, Lower, RowNumber
+from django.db.models.functions import Cast, Coalesce, FirstValue, Left, Length, Lower, RowNumber
 from django.db.models.lookups import Exact, GreaterThan
 from django.test.utils import isolate_apps
 from pytest_django import Settings
@@ -574,6 +574,20 @@ IN_OTHER_COMPARISONS: dict[str, Callable[[], Any]] = {
     "order": lambda: Indexed.objects.order_by(
         Case(When(name=F("secret_index"), then=1), default=0)
     ),
+    "aggregates of distinct rows": lambda: [
+        Indexed.objects.annotate(x=F("secret_index"))
+        .distinct()
+        .aggregate(n=Count("pk", filter=Q(name=F("x"))))
+    ],
+    "aggregates of a slice": lambda: [
+        Indexed.objects.all()[:5].aggregate(n=Count("pk", filter=Q(name=F("secret_index"))))
+    ],
+    "beside a window": lambda: Indexed.objects.annotate(
+        n=Window(RowNumber(), order_by="pk")
+    ).filter(Q(n=9) | Q(name=F("secret_index"))),
+    "a window's value": lambda: Indexed.objects.annotate(
+        x=Window(FirstValue("secret_index"), order_by="pk")
+    ).filter(name=F("x")),
     "a picked one": lambda: Indexed.objects.filter(name=Coalesce("secret_index", "name")),
     "a chosen one": lambda: Indexed.objects.filter(
         name=Case(When(host="x", then=F("secret_index")), default=F("name"))
@@ -618,6 +632,9 @@ IN_OTHER_COMPARISONS: dict[str, Callable[[], Any]] = {
     "intersection of annotations": lambda: Indexed.objects.values(x=F("secret_index")).intersection(
         Indexed.objects.values(x=F("name"))
     ),
+    "intersection of deferred rows": lambda: Indexed.objects.only("early").intersection(
+        Indexed.objects.only("name")
+    ),
     "difference": lambda: Plain.objects.values("secret").difference(INDEXES),
     "intersection in a subquery": lambda: Indexed.objects.filter(
         secret_index__in=INDEXES.intersection(Indexed.objects.values("early"))
@@ -654,17 +671,17 @@ WITH_AN_INDEX: dict[str, tuple[int, Callable[[], Any]]] = {
     "whether it is null": (8, lambda: Indexed.objects.annotate(x=Q(early__isnull=True))),
     "order": (8, lambda: Indexed.objects.order_by("secret_index", "-early")),
     "the order of a slice": (
-        3,
+        1,
         lambda: Indexed.objects.filter(
-            name__in=Indexed.objects.order_by("-secret_index").values("name")[:3]
+            pk=Indexed.objects.order_by("-secret_index").values("pk")[:1]
         ),
     ),
     "distinct": (3, lambda: Indexed.objects.values("early").distinct()),
     "groups": (3, lambda: Indexed.objects.values("early").annotate(n=Count("pk"))),
     "a key of each group": (
-        3,
-        lambda: Indexed.objects.filter(
-            name__in=Indexed.objects.values("early").annotate(x=Max("name")).values("x")
+        1,
+        lambda: Tenant.objects.filter(
+            pk__in=Indexed.objects.values("early").annotate(x=Max("tenant")).values("x")
         ),
     ),
     "those in large groups": (
@@ -691,6 +708,26 @@ WITH_AN_INDEX: dict[str, tuple[int, Callable[[], Any]]] = {
     "a window's part": (
         8,
         lambda: Indexed.objects.annotate(n=Window(Count("pk"), partition_by="early")),
+    ),
+    "beside a window": (
+        6,
+        lambda: Indexed.objects.annotate(n=Window(RowNumber(), order_by="pk")).filter(
+            Q(n=9) | Q(early=F("early"))
+        ),
+    ),
+    "a window's value": (
+        3,
+        lambda: Indexed.objects.annotate(
+            n=Window(RowNumber(), order_by="pk"),
+            x=Window(Max("early"), partition_by="name"),
+            y=Window(Max("early")),
+        ).filter(Q(n=0) | Q(x__isnull=True) | Q(name="1b")),
+    ),
+    "aggregates of a slice": (
+        1,
+        lambda: Indexed.objects.order_by("early")[:8].aggregate(
+            n=Count("early", distinct=True, filter=Q(early=F("early"), name__gt=""))
+        ),
     ),
     "a self join": (6, lambda: Indexed.objects.filter(Exists(TWINS))),
     "a self join by hand": (
