@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from django.core.exceptions import EmptyResultSet, FieldError
 from django.db import models
 from django.db.models.expressions import Col
+from django.db.models.fields.related import OneToOneField, OneToOneRel
 from django.db.models.lookups import Lookup, Transform
 from django.db.models.sql.where import AND, WhereNode
 
@@ -349,16 +350,38 @@ def _values_of(query: Any, child: Any, lookup: BlindLookup, source: Any) -> list
 
 
 def _same_row(query: Any, one: str, other: str) -> bool:
-    """Say whether two aliases are one row: the same, or a child's and its parent's table."""
-    if one == other:
-        return True
-    joins = [query.alias_map.get(alias) for alias in (one, other)]
-    for join, alias in zip(joins, (other, one), strict=True):
-        field = getattr(join, "join_field", None)
-        link = getattr(getattr(field, "remote_field", None), "parent_link", False)
-        if getattr(join, "parent_alias", None) == alias and link:
-            return True
-    return False
+    """Say whether two aliases are one row: the same, or tables of one row by inheritance."""
+    return (
+        _first_table(query, one) == _first_table(query, other)
+        or _is_parent(query, one, other)
+        or _is_parent(query, other, one)
+    )
+
+
+def _first_table(query: Any, alias: str) -> str:
+    """The alias that an alias was joined from, by primary keys that are links to a parent's.
+
+    Up or down: the key stays the same, so whatever was joined by these alone is one row.
+    """
+    while (link := _link_of(query.alias_map.get(alias))) is not None and link.primary_key:
+        alias = query.alias_map[alias].parent_alias
+    return alias
+
+
+def _is_parent(query: Any, alias: str, child: str) -> bool:
+    """Say whether an alias is joined to the child's by a link, which need not be its key."""
+    join = query.alias_map.get(alias)
+    return _link_of(join) is not None and join.parent_alias == child
+
+
+def _link_of(join: Any) -> Any:
+    """The field by which a join goes from a child's table to its parent's, or back."""
+    field = getattr(join, "join_field", None)
+    if isinstance(field, OneToOneRel):
+        field = field.field
+    if isinstance(field, OneToOneField) and field in field.model._meta.parents.values():
+        return field
+    return None
 
 
 # -- truncated indexes --------------------------------------------------------------------------
@@ -374,7 +397,9 @@ def truncated_of(query: Any) -> list[BlindLookup]:
     return [
         lookup
         for lookup in conditions_of(query)
-        if lookup.index.is_truncated and lookup.lhs.alias == alias
+        if lookup.index.is_truncated
+        and issubclass(query.model, lookup.index.model)  # whose instances have the secret
+        and _same_row(query, lookup.lhs.alias, alias)
     ]
 
 

@@ -129,23 +129,23 @@ def _set_operation() -> str | None:
     while frame is not None and frame.f_code.co_name != "execute_sql":
         if frame.f_code.co_name == "get_combinator_sql":
             query = frame.f_locals["self"].query
-            if query.combinator in _COMPARING_ROWS and not _is_of_rows(query):
+            if query.combinator in COMPARING_ROWS and not _is_of_rows(query):
                 return str(query.combinator)
         frame = frame.f_back
     return None
 
 
 #: The set operations whose answer is wrong if equal values differ. A union holds them twice.
-_COMPARING_ROWS: Final = frozenset({"intersection", "difference"})
+COMPARING_ROWS: Final = frozenset({"intersection", "difference"})
 
 
-def _is_of_rows(combined: Query) -> bool:
+def _is_of_rows(whole: Query) -> bool:
     """Say whether a set operation compares rows by their keys: the same row has the same token.
 
     So it is for instances of one model, and where the key stands beside the secret. It is fine,
     too, where secrets are in conditions only.
     """
-    parts = [*_combined(combined)]
+    parts = [*combined(whole)]
     if not any(_shows_secret(part) for part in parts):
         return True
     lists = [part for part in parts if not part.default_cols]
@@ -160,11 +160,12 @@ def _is_of_rows(combined: Query) -> bool:
     )
 
 
-def _combined(query: Query) -> Iterator[Query]:
+def combined(query: Query) -> Iterator[Query]:
+    """Yield the queries that a set operation is made of, or the query itself."""
     if not query.combinator:
         yield query
     for part in query.combined_queries:
-        yield from _combined(part)
+        yield from combined(part)
 
 
 def _selected(part: Query) -> tuple[Any, ...]:
@@ -193,7 +194,7 @@ _COMPARING: Final = (Lookup, OrderBy, OrderByList)
 _COMPUTING: Final = (Func, CombinedExpression, ExpressionWrapper, Case)
 
 #: What gives one of the values that stand below it, as it is: a ciphertext stays one.
-_PICKING: Final = (
+PICKING: Final = (
     *(Case, Coalesce, ExpressionWrapper, Max, Min),
     *(FirstValue, LastValue, NthValue, Lag, Lead),  # in a window
     *filter(None, [getattr(models, "AnyValue", None)]),  # newer Django has it
@@ -204,7 +205,7 @@ def _computes(node: Any) -> bool:
     """Say whether an expression makes something else of ciphertexts that stand below it."""
     if not isinstance(node, _COMPUTING):
         return False
-    return not (isinstance(node, _PICKING) or _is_list(node)) or not _gives_secret(node)
+    return not (isinstance(node, PICKING) or _is_list(node)) or not _gives_secret(node)
 
 
 def _is_list(node: Any) -> bool:
@@ -226,7 +227,7 @@ VALUE_TYPES: Final[set[type]] = {int, str, bool, float, UUID, datetime}
 
 def _uses(node: Any, within: bool) -> bool:
     """Say whether an encrypted column stands below a comparison, an ordering or a function."""
-    if isinstance(node, Lookup) and type(node.lhs) is Col and type(node.rhs) in VALUE_TYPES:
+    if isinstance(node, Lookup) and type(node.rhs) in VALUE_TYPES and _is_other_column(node.lhs):
         return False  # what most queries consist of: a column and a value
     if isinstance(node, (EncryptedCol, EncryptedIsNull)):
         return within and isinstance(node, EncryptedCol)
@@ -246,6 +247,10 @@ def _uses(node: Any, within: bool) -> bool:
     else:
         below = [*getattr(node, "children", ())]
     return any(_uses(child, within) for child in below if child is not None)
+
+
+def _is_other_column(node: Any) -> bool:
+    return isinstance(node, Col) and not isinstance(node, EncryptedCol)
 
 
 def _is_distinct(node: Any) -> bool:

@@ -8,12 +8,11 @@ save that writes the same token back writes the same index back, and decrypts no
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import FieldError, ImproperlyConfigured
 from django.db import models
-from django.db.models.expressions import ExpressionList
-from django.db.models.lookups import Exact, In, IsNull, Transform
+from django.db.models.expressions import Col
 from django.db.models.query_utils import DeferredAttribute
 from django.db.models.sql.subqueries import InsertQuery
 from django.utils.functional import cached_property
@@ -27,6 +26,7 @@ from encryption.core.derivation import MasterKey
 from encryption.core.errors import DecryptionError
 from encryption.descriptors import UNREAD, Ciphertext
 from encryption.guards import check_index_update, placeholder_sql
+from encryption.indexcolumns import LOOKUPS, IndexCol
 from encryption.normalizers import Normalizer, find, message_of
 
 if TYPE_CHECKING:
@@ -216,8 +216,8 @@ class BlindIndexField(BaseField):
         Raises:
             FieldError: for any other lookup.
         """
-        if lookup_name in _LOOKUPS:
-            return _LOOKUPS[lookup_name]
+        if lookup_name in LOOKUPS:
+            return LOOKUPS[lookup_name]
         raise FieldError(
             f"{self.label} holds indexes, which are equal or not, so the lookup {lookup_name!r} "
             f"cannot work on it. To look a value up, filter by {self.source!r}."
@@ -230,6 +230,18 @@ class BlindIndexField(BaseField):
             FieldError: always.
         """
         raise FieldError(f"{self.label} holds indexes, and {lookup_name!r} cannot work on it.")
+
+    def get_col(self, alias: str, output_field: Any = None) -> Col:
+        """The column in a query, which looks at what it is compared with."""
+        if output_field is None or output_field == self:
+            if alias == self.model._meta.db_table:
+                return self.cached_col
+            return IndexCol(alias, self)
+        return Col(alias, self, output_field)
+
+    @cached_property
+    def cached_col(self) -> Col:
+        return IndexCol(self.model._meta.db_table, self)
 
     # Django 5.2 asks for get_placeholder, newer releases for get_placeholder_sql.
 
@@ -402,35 +414,6 @@ class BlindIndexField(BaseField):
     def message_to_find(self, text: str) -> bytes | None:
         """As :meth:`message_of_text`, for a value that the caller took out of the JSON."""
         return self.message(json.loads(text) if self.encrypted.holds_json else text)
-
-
-class _OfIndexes:
-    """Compares with indexes of the same field: with anything else it would find nothing."""
-
-    def as_sql(self: Any, *args: Any) -> Any:
-        field, rhs = self.lhs.output_field, self.rhs
-        if isinstance(rhs, ExpressionList):  # what Django makes of some lists
-            rhs = rhs.get_source_expressions()
-        for side in (self.lhs, *(rhs if isinstance(rhs, (list, tuple, set)) else [rhs])):
-            if hasattr(side, "resolve_expression") and (
-                isinstance(side, Transform) or side.output_field != field
-            ):
-                raise FieldError(
-                    f"{field.label} holds indexes, and is equal to another index of its own only. "
-                    f"To look a value up, filter by {field.source!r}."
-                )
-        return super().as_sql(*args)  # type: ignore[misc]
-
-
-class _Exact(_OfIndexes, Exact):
-    pass
-
-
-class _In(_OfIndexes, In):
-    pass
-
-
-_LOOKUPS: Final = {"exact": _Exact, "in": _In, "isnull": IsNull}
 
 
 def under_all_keys(index: BlindIndexField, text: str, under: Values) -> list[Index]:

@@ -8,34 +8,43 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import FieldError
-from django.db import connection
+from django.db import connection, models
 from django.db.models import (
     Case,
     Count,
     Exists,
+    ExpressionWrapper,
     F,
     FilteredRelation,
+    Max,
     OuterRef,
     Prefetch,
     Q,
     QuerySet,
+    Subquery,
+    TextField,
     Value,
     When,
     Window,
 )
-from django.db.models.functions import Lower, RowNumber
-from django.db.models.lookups import Exact
+from django.db.models.functions import Cast, Coalesce, FirstValue, Left, Length, Lower, RowNumber
+from django.db.models.lookups import Exact, GreaterThan
+from django.test.utils import isolate_apps
 from pytest_django import Settings
 
 from encryption.blindlookups import Sought
+from encryption.fields import BlindIndexField, EncryptedTextField
+from encryption.managers import EncryptedManager
 from tests.encryption.conftest import OTHER_KEY
-from tests.encryption.database import refused
+from tests.encryption.database import refused, tables
 from tests.fieldapp.factories import TenantFactory
 from tests.fieldapp.models import (
     Indexed,
     IndexedChild,
+    IndexedParent,
     IndexedPlainly,
     Note,
+    Plain,
     Short,
     Tenant,
 )
@@ -222,6 +231,125 @@ def test_inherited_fields(tenant: Tenant, other_tenant: Tenant) -> None:
     assert IndexedChild.objects.get(secret="p", tenant=tenant) == child
     assert IndexedChild.objects.get(inner="c", tenant=tenant) == child
     assert IndexedChild.objects.filter(tenant=tenant).exclude(inner="c").count() == 0
+
+
+def test_from_the_parent_to_a_child(tenant: Tenant, other_tenant: Tenant) -> None:
+    child = IndexedChild.objects.create(tenant=tenant, secret="p", inner="c")
+    IndexedChild.objects.create(tenant=other_tenant, secret="p", inner="c")
+    objects = IndexedParent.objects
+    for given in (
+        {"indexedchild__tenant": tenant},
+        {"tenant": tenant},
+        {"indexedchild__indexedparent_ptr__tenant": tenant},
+    ):
+        for secret in (
+            {"indexedchild__inner": "c"},
+            {"indexedchild__secret": "p"},
+            {"secret": "p"},
+        ):
+            assert objects.get(**secret, **given).pk == child.pk
+            assert objects.filter(**given).get(**secret).pk == child.pk
+    found = Tenant.objects.filter(
+        indexedparent__indexedchild__inner="c", indexedparent__tenant=tenant
+    )
+    assert found.get() == tenant
+    # Another row of the same table is no part of this one.
+    for other in ({"tenant__indexedparent__tenant": tenant}, {"tenant__pk__gt": 0}):
+        with pytest.raises(FieldError, match="only together"):
+            objects.filter(indexedchild__inner="c", **other).exists()
+
+
+with isolate_apps("tests.fieldapp"):
+
+    class First(models.Model):
+        realm = models.CharField(max_length=20)
+
+        class Meta:
+            app_label = "fieldapp"
+
+    class Second(First):
+        class Meta:
+            app_label = "fieldapp"
+
+    class Third(Second):
+        friend = models.ForeignKey(First, models.CASCADE, null=True, related_name="friends")
+        twin = models.OneToOneField(First, models.CASCADE, null=True, related_name="twin_of")
+        secret = EncryptedTextField(salt_field="realm")
+        secret_index = BlindIndexField("secret")
+
+        class Meta:
+            app_label = "fieldapp"
+
+    class ShortParent(models.Model):
+        realm = models.CharField(max_length=20)
+        secret = EncryptedTextField(salt_field="realm")
+        secret_index = BlindIndexField("secret", bits=4)
+        objects = EncryptedManager()
+
+        class Meta:
+            app_label = "fieldapp"
+
+    class ShortChild(ShortParent):
+        inner = EncryptedTextField(salt_field="realm", null=True)
+        inner_index = BlindIndexField("inner", bits=4)
+        objects = EncryptedManager()
+
+        class Meta:
+            app_label = "fieldapp"
+
+    class ShortGrandchild(ShortChild):
+        objects = EncryptedManager()
+
+        class Meta:
+            app_label = "fieldapp"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_tenant_two_tables_up() -> None:
+    with tables(First, Second, Third):
+        row, made = Third.objects.get_or_create(realm="r", secret="S")
+        assert made
+        assert Third.objects.get_or_create(realm="r", secret="S") == (row, False)
+        assert Third.objects.get_or_create(realm="s", secret="S")[1]
+        assert Third.objects.get(realm="r", secret="S") == row
+        assert Third.objects.filter(realm__in=["r", "s"]).filter(secret="S").count() == 2
+        assert Third.objects.get(second_ptr__realm="r", secret="S") == row
+        assert Third.objects.get(second_ptr__first_ptr__realm="r", secret="S") == row
+        assert Second.objects.get(third__secret="S", realm="r").pk == row.pk
+        assert Second.objects.get(third__secret="S", third__realm="r").pk == row.pk
+        assert First.objects.get(second__third__secret="S", realm="r").pk == row.pk
+        assert First.objects.get(second__third__secret="S", second__realm="r").pk == row.pk
+        assert First.objects.filter(realm="r").exclude(second__third__secret="S").count() == 0
+        Third.objects.filter(pk=row.pk).update(friend=row.pk, twin=row.pk)
+        for other in (
+            {"friend__realm": "r"},
+            {"twin__realm": "r"},
+            {"first_ptr__friends__realm": "r"},
+            {"twin_of__realm": "r"},
+            {"twin_of__second_ptr__realm": "r"},
+        ):
+            with pytest.raises(FieldError, match="only together"):
+                Third.objects.filter(secret="S", **other).exists()
+        assert Third.objects.get(friends__secret="S", friends__realm="r") == row
+        assert Third.objects.get(twin_of__secret="S", twin_of__realm="r") == row
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_truncated_index_in_a_parents_table() -> None:
+    with tables(ShortParent, ShortChild, ShortGrandchild):
+        made = [ShortGrandchild.objects.create(realm="r", secret=f"s{n}") for n in range(40)]
+        for model in (ShortParent, ShortChild, ShortGrandchild):
+            (found,) = model.objects.filter(realm="r", secret="s7")
+            assert (found.pk, found.secret) == (made[7].pk, "s7")
+            assert model.objects.get(realm="r", secret="s8").pk == made[8].pk
+            assert not list(model.objects.filter(realm="r", secret="none"))
+            with pytest.raises(FieldError, match="bits"):
+                model.objects.filter(realm="r", secret="s7").count()
+        # A parent's instance has its own secrets, and not those of a child.
+        (found,) = ShortParent.objects.filter(shortchild__secret="s7", shortchild__realm="r")
+        assert found.pk == made[7].pk
+        with pytest.raises(FieldError, match="bits"):
+            list(ShortParent.objects.filter(shortchild__inner="s7", realm="r"))
 
 
 @pytest.mark.parametrize("made_by", ["default manager", "EncryptedManager"])
@@ -413,6 +541,274 @@ def test_an_index_is_compared_with_itself(rows: dict[str, Indexed]) -> None:
     twins = objects.filter(Exists(others.filter(early=OuterRef("early"))))
     assert names(twins) == with_one
     assert names(objects.filter(tenant__indexed__secret_index=F("secret_index"))) == with_one
+
+
+#: An index on the other side: nothing equals it, and none of these would find a row.
+INDEXES = Indexed.objects.values("secret_index")
+IN_OTHER_COMPARISONS: dict[str, Callable[[], Any]] = {
+    "F": lambda: Indexed.objects.filter(name=F("secret_index")),
+    "exclude": lambda: Indexed.objects.exclude(name=F("secret_index")),
+    "or": lambda: Indexed.objects.filter(Q(name="x") | ~Q(name=F("secret_index"))),
+    "F over a relation": lambda: Tenant.objects.filter(name=F("indexed__secret_index")),
+    "an alias": lambda: Indexed.objects.alias(x=F("secret_index")).filter(name=F("x")),
+    "contains": lambda: Indexed.objects.filter(name__contains=F("secret_index")),
+    "list": lambda: Indexed.objects.filter(name__in=[F("secret_index")]),
+    "longer list": lambda: Indexed.objects.filter(name__in=["x", F("secret_index")]),
+    "range": lambda: Indexed.objects.filter(name__range=(F("secret_index"), "x")),
+    "OuterRef": lambda: Indexed.objects.filter(
+        Exists(Plain.objects.filter(secret=OuterRef("secret_index")))
+    ),
+    "OuterRef the other way": lambda: Plain.objects.filter(
+        Exists(Indexed.objects.filter(secret_index=OuterRef("secret")))
+    ),
+    "When": lambda: Indexed.objects.annotate(x=Case(When(name=F("secret_index"), then=1))),
+    "a filtered aggregate": lambda: [
+        Indexed.objects.aggregate(x=Count("pk", filter=Q(name=F("secret_index"))))
+    ],
+    "a filtered relation": lambda: Tenant.objects.annotate(
+        r=FilteredRelation("indexed", condition=Q(indexed__name=F("indexed__secret_index")))
+    ).filter(r__name="x"),
+    "having": lambda: Tenant.objects.annotate(x=Count("indexed")).filter(
+        name=Max("indexed__secret_index")
+    ),
+    "order": lambda: Indexed.objects.order_by(
+        Case(When(name=F("secret_index"), then=1), default=0)
+    ),
+    "aggregates of distinct rows": lambda: [
+        Indexed.objects.annotate(x=F("secret_index"))
+        .distinct()
+        .aggregate(n=Count("pk", filter=Q(name=F("x"))))
+    ],
+    "aggregates of a slice": lambda: [
+        Indexed.objects.all()[:5].aggregate(n=Count("pk", filter=Q(name=F("secret_index"))))
+    ],
+    "beside a window": lambda: Indexed.objects.annotate(
+        n=Window(RowNumber(), order_by="pk")
+    ).filter(Q(n=9) | Q(name=F("secret_index"))),
+    "a window's value": lambda: Indexed.objects.annotate(
+        x=Window(FirstValue("secret_index"), order_by="pk")
+    ).filter(name=F("x")),
+    "a picked one": lambda: Indexed.objects.filter(name=Coalesce("secret_index", "name")),
+    "a chosen one": lambda: Indexed.objects.filter(
+        name=Case(When(host="x", then=F("secret_index")), default=F("name"))
+    ),
+    "under another type": lambda: Indexed.objects.filter(
+        name=ExpressionWrapper(F("secret_index"), output_field=TextField())
+    ),
+    "in lower case": lambda: Indexed.objects.filter(name=Lower("secret_index")),
+    "two indexes": lambda: Indexed.objects.filter(Exact(F("secret_index"), F("early"))),
+    "two indexes, picked": lambda: Indexed.objects.filter(
+        Exact(Coalesce("secret_index", "early"), F("secret_index"))
+    ),
+    "a lookup as a value": lambda: Indexed.objects.annotate(x=Exact(F("name"), F("secret_index"))),
+    "greater": lambda: Indexed.objects.filter(GreaterThan(F("secret_index"), F("early"))),
+    "values": lambda: Plain.objects.filter(secret__in=INDEXES),
+    "values_list": lambda: Plain.objects.filter(
+        secret__in=Indexed.objects.values_list("secret_index", flat=True)
+    ),
+    "not in values": lambda: Plain.objects.exclude(secret__in=INDEXES),
+    "a union": lambda: Plain.objects.filter(secret__in=INDEXES.union(INDEXES)),
+    "a group's": lambda: Plain.objects.filter(
+        secret__in=INDEXES.annotate(n=Count("pk")).filter(n__gt=1).values("secret_index")
+    ),
+    "Subquery": lambda: Plain.objects.filter(secret=Subquery(INDEXES[:1])),
+    "Subquery under another type": lambda: Plain.objects.filter(
+        secret=Subquery(INDEXES[:1], output_field=TextField())
+    ),
+    "an annotation": lambda: Plain.objects.annotate(x=Subquery(INDEXES[:1])).filter(secret=F("x")),
+    "nested": lambda: Tenant.objects.filter(
+        pk__in=Plain.objects.filter(secret__in=INDEXES).values("tenant")
+    ),
+    "count": lambda: [Plain.objects.filter(secret__in=INDEXES).count()],
+    "exists": lambda: [Plain.objects.filter(secret__in=INDEXES).exists()],
+    "update": lambda: [Plain.objects.filter(secret__in=INDEXES).update(note="x")],
+    "delete": lambda: [Plain.objects.filter(secret__in=INDEXES).delete()],
+    "intersection": lambda: INDEXES.intersection(Indexed.objects.values("name")),
+    "intersection the other way": lambda: Plain.objects.values("secret").intersection(INDEXES),
+    "intersection of two": lambda: INDEXES.intersection(Indexed.objects.values("early")),
+    "intersection, crossed": lambda: Indexed.objects.values_list("early", "name").intersection(
+        Indexed.objects.values_list("name", "early")
+    ),
+    "intersection of annotations": lambda: Indexed.objects.values(x=F("secret_index")).intersection(
+        Indexed.objects.values(x=F("name"))
+    ),
+    "intersection of deferred rows": lambda: Indexed.objects.only("early").intersection(
+        Indexed.objects.only("name")
+    ),
+    "difference": lambda: Plain.objects.values("secret").difference(INDEXES),
+    "intersection in a subquery": lambda: Indexed.objects.filter(
+        secret_index__in=INDEXES.intersection(Indexed.objects.values("early"))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IN_OTHER_COMPARISONS)
+def test_other_columns_are_not_compared_with_an_index(
+    rows: dict[str, Indexed], tenant: Tenant, name: str
+) -> None:
+    if name.startswith(("intersection", "difference")) and connection.vendor == "mysql":
+        assert connection.features.supports_select_intersection  # MariaDB has them
+    Plain.objects.create(tenant=tenant, secret=rows["1a"].secret_index)
+    with refused(FieldError, r"fieldapp\.Indexed\.(secret_index|early) holds indexes"):
+        list(IN_OTHER_COMPARISONS[name]())
+    assert Plain.objects.get().note == ""
+
+
+TWINS = Indexed.objects.filter(early=OuterRef("early")).exclude(pk=OuterRef("pk"))
+#: What an index is for, and how many rows each finds of the eight of ``rows``.
+WITH_AN_INDEX: dict[str, tuple[int, Callable[[], Any]]] = {
+    "its value": (8, lambda: Indexed.objects.values("secret_index")),
+    "as an annotation": (8, lambda: Indexed.objects.annotate(x=F("early"))),
+    "as another's annotation": (
+        2,
+        lambda: Tenant.objects.annotate(x=Subquery(INDEXES.exclude(secret_index=None)[:1])).filter(
+            x__isnull=False
+        ),
+    ),
+    "is null": (2, lambda: Indexed.objects.filter(secret_index__isnull=True)),
+    "None": (2, lambda: Indexed.objects.filter(secret_index=None)),
+    "is not null": (6, lambda: Indexed.objects.exclude(secret_index__isnull=True)),
+    "whether it is null": (8, lambda: Indexed.objects.annotate(x=Q(early__isnull=True))),
+    "order": (8, lambda: Indexed.objects.order_by("secret_index", "-early")),
+    "the order of a slice": (
+        1,
+        lambda: Indexed.objects.filter(
+            pk=Indexed.objects.order_by("-secret_index").values("pk")[:1]
+        ),
+    ),
+    "distinct": (3, lambda: Indexed.objects.values("early").distinct()),
+    "groups": (3, lambda: Indexed.objects.values("early").annotate(n=Count("pk"))),
+    "a key of each group": (
+        1,
+        lambda: Tenant.objects.filter(
+            pk__in=Indexed.objects.values("early").annotate(x=Max("tenant")).values("x")
+        ),
+    ),
+    "those in large groups": (
+        4,
+        lambda: Indexed.objects.filter(
+            early__in=Indexed.objects.values("early")
+            .annotate(n=Count("pk"))
+            .filter(n__gt=2)
+            .values("early")
+        ),
+    ),
+    "large groups themselves": (
+        1,
+        lambda: Indexed.objects.values("early").annotate(n=Count("early")).filter(n__gt=2),
+    ),
+    "count once": (
+        1,
+        lambda: [
+            one
+            for one in [Indexed.objects.aggregate(n=Count("early", distinct=True))]
+            if one["n"] == 2
+        ],
+    ),
+    "a window's part": (
+        8,
+        lambda: Indexed.objects.annotate(n=Window(Count("pk"), partition_by="early")),
+    ),
+    "beside a window": (
+        6,
+        lambda: Indexed.objects.annotate(n=Window(RowNumber(), order_by="pk")).filter(
+            Q(n=9) | Q(early=F("early"))
+        ),
+    ),
+    "a window's value": (
+        3,
+        lambda: Indexed.objects.annotate(
+            n=Window(RowNumber(), order_by="pk"),
+            x=Window(Max("early"), partition_by="name"),
+            y=Window(Max("early")),
+        ).filter(Q(n=0) | Q(x__isnull=True) | Q(name="1b")),
+    ),
+    "aggregates of a slice": (
+        1,
+        lambda: Indexed.objects.order_by("early")[:8].aggregate(
+            n=Count("early", distinct=True, filter=Q(early=F("early"), name__gt=""))
+        ),
+    ),
+    "a self join": (6, lambda: Indexed.objects.filter(Exists(TWINS))),
+    "a self join by hand": (
+        6,
+        lambda: Indexed.objects.filter(
+            Exists(Indexed.objects.filter(Exact(F("early"), OuterRef("early"))))
+        ),
+    ),
+    "to a relation's": (
+        6,
+        lambda: Indexed.objects.filter(early=F("tenant__indexed__early")).distinct(),
+    ),
+    "a count of twins": (
+        8,
+        lambda: Indexed.objects.annotate(
+            n=Subquery(TWINS.order_by().values("early").annotate(n=Count("pk")).values("n"))
+        ),
+    ),
+    "in its like": (6, lambda: Indexed.objects.filter(secret_index__in=INDEXES)),
+    "in a union": (6, lambda: Indexed.objects.filter(secret_index__in=INDEXES.union(INDEXES))),
+    "the greatest": (
+        1,
+        lambda: Indexed.objects.filter(
+            secret_index=Indexed.objects.exclude(secret_index=None)
+            .order_by("-secret_index")
+            .values("secret_index")[:1]
+        ),
+    ),
+    "an annotation's like": (
+        6,
+        lambda: Indexed.objects.annotate(x=F("early")).filter(x=F("early")),
+    ),
+    "a picked one": (
+        6,
+        lambda: Indexed.objects.filter(early=Case(When(pk__isnull=False, then=F("early")))),
+    ),
+    "greater than its like": (
+        0,
+        lambda: Indexed.objects.filter(GreaterThan(F("early"), F("early"))),
+    ),
+    "what is computed of it": (
+        6,
+        lambda: Indexed.objects.annotate(n=Length("early")).filter(n__gt=11),
+    ),
+    "its key": (6, lambda: Indexed.objects.annotate(x=Left("early", 3)).filter(x="b2:")),
+    "as text": (
+        6,
+        lambda: Indexed.objects.annotate(x=Cast("early", TextField())).filter(x__startswith="b2:"),
+    ),
+    "intersection": (
+        3,
+        lambda: Indexed.objects.values("early").intersection(Indexed.objects.values("early")),
+    ),
+    "intersection of rows": (8, lambda: Indexed.objects.all().intersection(Indexed.objects.all())),
+    "difference": (
+        1,
+        lambda: Indexed.objects.values("early").difference(
+            Indexed.objects.exclude(early=None).values("early")
+        ),
+    ),
+    "difference of names": (
+        2,
+        lambda: Indexed.objects.values("name").difference(
+            Indexed.objects.exclude(early=None).values("name")
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WITH_AN_INDEX)
+def test_what_an_index_is_for_works(rows: dict[str, Indexed], name: str) -> None:
+    expected, query = WITH_AN_INDEX[name]
+    assert len(query()) == expected
+
+
+def test_an_index_is_copied_and_its_row_deleted(rows: dict[str, Indexed], tenant: Tenant) -> None:
+    Plain.objects.create(tenant=tenant)
+    Plain.objects.update(secret=Subquery(INDEXES.filter(name="1a")[:1]))
+    assert Plain.objects.get().secret == rows["1a"].secret_index
+    assert pickle.loads(pickle.dumps(Indexed.objects.filter(early=F("early")).query))
+    assert Indexed.objects.filter(early=rows["1a"].early).delete()[0] == 4
 
 
 # -- any shape of a query -----------------------------------------------------------------------
