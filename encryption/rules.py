@@ -204,12 +204,52 @@ class Rule:
             },
         )
 
-    def conflict(self) -> IntegrityError:
+    def conflict(
+        self, what: str = "another row holds the same value, under another master key,"
+    ) -> IntegrityError:
         """The error of a write, as the database's own."""
         return IntegrityError(
-            f"{self.index.encrypted.label}: another row holds the same value, under another master "
-            f"key, and {self.index.name} is unique. Nothing was written."
+            f"{self.index.encrypted.label}: {what} and {self.index.name} is unique. "
+            "Nothing was written."
         )
+
+    def updated_by(self, query: Any, instance: models.Model) -> dict[str, Any] | None:
+        """What one row at most holds, by name: that which an upsert then updates for a new one.
+
+        ``None`` where that is not sure. Without a target the database (MariaDB) updates the row
+        that it meets first, by any of the unique columns: so it has to be one row in all of them.
+        """
+        if query.unique_fields:
+            fields = set(query.unique_fields)
+            sure = all(_is_sure(field, instance) for field in fields)
+        else:
+            known = self._met_without_target(instance)
+            fields, sure = known or set(), known is not None
+            # Another row of the statement could give the row that is there other values.
+            sure = sure and (len(query.objs) == 1 or fields.isdisjoint(query.update_fields))
+        if not sure or any(getattr(instance, field.attname) is None for field in fields):
+            return None  # NULL meets nothing
+        return {field.name: self._compared(instance, field) for field in fields} or None
+
+    def _met_without_target(self, instance: models.Model) -> "set[models.Field[Any, Any]] | None":
+        """The unique fields by which a new row may meet another; ``None``: that is not sure.
+
+        Not those of this rule: no row meets it by them, if one holds the value under another key.
+        """
+        met: set[models.Field[Any, Any]] = set()
+        for unique in unique_fields_of(self.model):
+            if {field.name for field in unique} == {self.index.name, *self.names}:
+                continue
+            if not unique or not all(_is_sure(field, instance) for field in unique):
+                return None
+            if all(getattr(instance, field.attname) is not None for field in unique):
+                met.update(unique)
+        return met
+
+    def _compared(self, instance: models.Model, field: "models.Field[Any, Any]") -> Any:
+        if hasattr(field, "is_blind_index"):
+            return getattr(instance, field.attname)
+        return self._value(instance, field.name)
 
 
 class AsStored(Func):
@@ -235,6 +275,18 @@ class AsStored(Func):
 
 def _is_djangos(field: "models.Field[Any, Any]", method: str) -> bool:
     return str(getattr(type(field), method).__module__).startswith("django.")
+
+
+def _is_sure(field: "models.Field[Any, Any]", instance: models.Model) -> bool:
+    """Say whether an INSERT certainly writes what a new row holds in a field."""
+    if hasattr(field, "is_blind_index"):
+        return True  # it was computed a moment ago, and noted on the instance
+    value = getattr(instance, field.attname)
+    return (
+        not hasattr(field, "salt_field")  # no two tokens are equal
+        and _is_djangos(field, "pre_save")
+        and not hasattr(value, "resolve_expression")
+    )
 
 
 def key_of(model: type[models.Model], pk: Any) -> Any:
@@ -278,6 +330,20 @@ def _constraints(
             yield constraint.fields, constraint
     for names in model._meta.unique_together:
         yield tuple(names), None
+
+
+def unique_fields_of(model: type[models.Model]) -> "Iterator[list[models.Field[Any, Any]]]":
+    """The fields of each unique constraint that is under no condition; none of expressions."""
+    named = {
+        name: field for field in model._meta.concrete_fields for name in (field.name, field.attname)
+    }
+    yield list(model._meta.pk_fields)
+    for field in model._meta.concrete_fields:
+        if field.unique and not field.primary_key:
+            yield [field]
+    for names, constraint in _constraints(model):
+        if constraint is None or constraint.condition is None:
+            yield [named[name] for name in names]
 
 
 def _is_named(rule: Rule, name: str, written: Collection[str]) -> bool:
