@@ -234,17 +234,17 @@ class Rule:
     def _met_without_target(self, instance: models.Model) -> "set[models.Field[Any, Any]] | None":
         """The unique fields by which a new row may meet another; ``None``: that is not sure.
 
-        Not those of this rule: no row meets it by them, if one holds the value under another key.
+        Without the index: while one row holds the value under another key, no other one holds it.
         """
         met: set[models.Field[Any, Any]] = set()
         for unique in unique_fields_of(self.model):
             if {field.name for field in unique} == {self.index.name, *self.names}:
                 continue
-            if not unique or not all(_is_sure(field, instance) for field in unique):
+            if not all(_is_sure(field, instance) for field in unique):
                 return None
             if all(getattr(instance, field.attname) is not None for field in unique):
                 met.update(unique)
-        return met
+        return met - {self.index}
 
     def _compared(self, instance: models.Model, field: "models.Field[Any, Any]") -> Any:
         if hasattr(field, "is_blind_index"):

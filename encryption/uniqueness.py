@@ -303,17 +303,15 @@ def check(
             twins = rule.twins(_rows_of(rule, using), indexes, row.beside)
             if twins is None or not rule.applies(row.instance, using):
                 continue
-            if any(rule.applies(one.instance, using) for one in same):
-                raise rule.conflict(_TWICE)
-            found = [index for pk, index in _found(rule, twins) if pk not in gone]
-            if found:
-                raise _conflict(rule, _index_of(rule, row, indexes), found)
+            alike = [
+                _index_of(rule, one, indexes) for one in same if rule.applies(one.instance, using)
+            ]
+            alike += [index for pk, index in _found(rule, twins) if pk not in gone]
+            if alike:
+                raise _conflict(rule, _index_of(rule, row, indexes), alike)
         if not is_absent(indexes[0]):
             same.append(row)
     return sees_less
-
-
-_TWICE: Final = "two of these rows would hold the same value,"
 
 
 def _index_of(rule: Rule, row: Written, indexes: Sequence[Index]) -> Index:
