@@ -228,11 +228,11 @@ class TestWithoutTarget:
             expect_once(cls)
 
     def test_a_row_that_another_one_moves(self, rotate: Callable[[], None]) -> None:
-        cls = numbered()
+        cls = numbered(alias=models.IntegerField(unique=True, null=True))
         with tables(cls):
-            held = cls.objects.create(realm="r", secret="S", number=1)
+            cls.objects.create(realm="r", secret="S", number=1, alias=1)
             rotate()
-            moves = {"pk": held.pk, "secret": None, "number": 9}
+            moves = {"secret": None, "number": 9, "alias": 1}
             with pytest.raises(IntegrityError, match="another master key"):
                 upsert(cls, moves, {"secret": "S", "number": 1}, taken="number")
             upsert(cls, {"secret": "S", "number": 1, "note": "n"}, taken="number")
