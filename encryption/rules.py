@@ -240,7 +240,8 @@ class Rule:
         for unique in unique_fields_of(self.model):
             if {field.name for field in unique} == {self.index.name, *self.names}:
                 continue
-            if not all(_is_sure(field, instance) for field in unique):
+            # What a constraint of expressions makes of a row, only the database knows.
+            if not unique or not all(_is_sure(field, instance) for field in unique):
                 return None
             if all(getattr(instance, field.attname) is not None for field in unique):
                 met.update(unique)

@@ -16,7 +16,7 @@ from django.core.exceptions import FieldError
 from django.core.serializers.base import DeserializedObject
 from django.db import IntegrityError, connection, models, transaction
 from django.db.models import Q
-from django.db.models.functions import Now
+from django.db.models.functions import Lower, Now
 from django.db.models.signals import pre_save
 from django.test.utils import isolate_apps
 from pytest_django import DjangoAssertNumQueries, Settings
@@ -237,6 +237,15 @@ class TestWithoutTarget:
                 upsert(cls, moves, {"secret": "S", "number": 1}, taken="number")
             upsert(cls, {"secret": "S", "number": 1, "note": "n"}, taken="number")
             assert cls.objects.get().note == "n"
+
+    def test_a_constraint_of_expressions(self, rotate: Callable[[], None]) -> None:
+        cls = numbered()
+        cls._meta.constraints.append(models.UniqueConstraint(Lower("note"), name="made_lower"))
+        with tables(cls):
+            cls.objects.create(realm="r", secret="S", number=1)
+            rotate()
+            with pytest.raises(IntegrityError, match="another master key"):
+                upsert(cls, {"secret": "S", "number": 1, "note": "n"})
 
     def test_an_index_in_two_constraints(self, rotate: Callable[[], None]) -> None:
         # The row is met by the number, and another one by the index and what stands beside it.
