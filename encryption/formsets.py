@@ -14,7 +14,7 @@ from django.db import models, router
 from django.forms.models import BaseModelFormSet
 from django.utils.hashable import make_hashable
 
-from encryption.binding import Layout
+from encryption.binding import Layout, layout_of
 from encryption.core.errors import EncryptionError, MissingSaltError
 from encryption.indexes import BlindIndexField
 from encryption.rules import Rule, rules_of
@@ -127,7 +127,7 @@ def _digest(index: BlindIndexField, instance: models.Model) -> str | None:
 
 def _salt(index: BlindIndexField, instance: models.Model) -> str | None:
     try:
-        return index.salt(under_now(instance))
+        return index.salt(under_now(instance), layout_of(instance))
     except MissingSaltError:
         new = _unsaved(instance, index.encrypted.salt_field)
         if new is None:

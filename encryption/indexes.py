@@ -19,7 +19,7 @@ from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
 
 from encryption import lookups
-from encryption.binding import MISSING, Partial, Values, layout_of, layout_of_class, located
+from encryption.binding import MISSING, Layout, Partial, Values, layout_of, layout_of_class, located
 from encryption.conf import get_indexer
 from encryption.core import blindindex
 from encryption.core.derivation import MasterKey
@@ -312,7 +312,8 @@ class BlindIndexField(BaseField):
         Raises:
             DecryptionError: its message begins with the model, field and primary key.
         """
-        return self.of_text(self.text_in(instance, secret), self._under(instance, secret))
+        under = self._under(instance, secret)
+        return self.of_text(self.text_in(instance, secret), under, layout=layout_of(instance))
 
     def text_in(self, instance: models.Model, secret: Ciphertext) -> str:
         """Return the text that a sealed secret of an instance was encrypted from.
@@ -341,30 +342,42 @@ class BlindIndexField(BaseField):
             under = under.filled(layout.loaded(instance) or under)
         return under
 
-    def of_text(self, text: str, under: Values, master: MasterKey | None = None) -> Index:
+    def of_text(
+        self,
+        text: str,
+        under: Values,
+        master: MasterKey | None = None,
+        layout: Layout | None = None,
+    ) -> Index:
         """Compute the index of an encrypted text for the row with these source values.
 
         Args:
             master: under which key; the primary by default.
+            layout: whose sources they are; those of the index's own class by default. A class that
+                inherits from several has them in other places.
         """
         try:
             message = self.message_of_text(text)
             if message is None:
                 return Index(blindindex.absent((master or get_indexer().keys[0]).key_id))
-            return self.of_message(message, self.salt(under), master)
+            return self.of_message(message, self.salt(under, layout), master)
         except BaseException:
             del text  # a traceback page shows the locals of this frame
             raise
 
-    def salt(self, under: Values) -> str | None:
-        """The salt that the index of a row with these source values is derived with."""
+    def salt(self, under: Values, layout: Layout | None = None) -> str | None:
+        """The salt that the index of a row with these source values is derived with.
+
+        Args:
+            layout: as for :meth:`of_text`.
+        """
         if self.scope != blindindex.TENANT:
             return None
-        return layout_of_class(self.model).salt(self.encrypted, under)
+        return (layout or layout_of_class(self.model)).salt(self.encrypted, under)
 
-    def knows_salt(self, under: Values) -> bool:
+    def knows_salt(self, under: Values, layout: Layout) -> bool:
         """Say whether what :meth:`salt` reads is not missing among these source values."""
-        place, _ = layout_of_class(self.model).places[self.encrypted.attname]
+        place, _ = layout.places[self.encrypted.attname]
         return self.scope != blindindex.TENANT or (place >= 0 and under[place] is not MISSING)
 
     def of_message(
@@ -416,9 +429,9 @@ class BlindIndexField(BaseField):
         return self.message(json.loads(text) if self.encrypted.holds_json else text)
 
 
-def under_all_keys(index: BlindIndexField, text: str, under: Values) -> list[Index]:
+def under_all_keys(index: BlindIndexField, text: str, under: Values, layout: Layout) -> list[Index]:
     """The indexes of an encrypted text under each key of the keyring."""
-    return [index.of_text(text, under, master) for master in get_indexer().keys]
+    return [index.of_text(text, under, master, layout) for master in get_indexer().keys]
 
 
 def _member(value: Any, key: str) -> Any:

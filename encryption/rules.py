@@ -15,13 +15,14 @@ from encryption.conf import get_indexer
 from encryption.core.blindindex import is_absent
 from encryption.descriptors import Ciphertext
 from encryption.guards import Beside, guard_beside
-from encryption.indexes import BlindIndexField, Index
+from encryption.indexes import BlindIndexField, Index, under_all_keys
 
 
 class Rule:
     """One way in which an index is unique: alone, or together with other fields.
 
     Args:
+        layout: of the class whose rows it is asked about.
         model: the class whose table has the constraint.
         names: the other fields.
         constraint: where it is one, for its condition and its message.
@@ -29,11 +30,13 @@ class Rule:
 
     def __init__(
         self,
+        layout: Layout,
         model: type[models.Model],
         index: BlindIndexField,
         names: Sequence[str] = (),
         constraint: models.UniqueConstraint | None = None,
     ) -> None:
+        self.layout = layout
         self.model = model
         self.index = index
         # A constraint may name a foreign key's column ("group_id").
@@ -65,6 +68,10 @@ class Rule:
             for field in self.model._meta.concrete_fields
             if not named.isdisjoint((field.name, field.attname))
         }
+
+    def indexes(self, text: str, under: Values) -> list[Index]:
+        """The indexes of an encrypted text for a row with these source values, under each key."""
+        return under_all_keys(self.index, text, under, self.layout)
 
     def guard(self) -> None:
         """Have statements checked that write a field beside the index."""
@@ -204,12 +211,53 @@ class Rule:
             },
         )
 
-    def conflict(self) -> IntegrityError:
+    def conflict(
+        self, what: str = "another row holds the same value, under another master key,"
+    ) -> IntegrityError:
         """The error of a write, as the database's own."""
         return IntegrityError(
-            f"{self.index.encrypted.label}: another row holds the same value, under another master "
-            f"key, and {self.index.name} is unique. Nothing was written."
+            f"{self.index.encrypted.label}: {what} and {self.index.name} is unique. "
+            "Nothing was written."
         )
+
+    def updated_by(self, query: Any, instance: models.Model) -> dict[str, Any] | None:
+        """What one row at most holds, by name: that which an upsert then updates for a new one.
+
+        ``None`` where that is not sure. Without a target the database (MariaDB) updates the row
+        that it meets first, by any of the unique columns: so it has to be one row in all of them.
+        """
+        if query.unique_fields:
+            fields = set(query.unique_fields)
+            sure = all(_is_sure(field, instance) for field in fields)
+        else:
+            known = self._met_without_target(instance)
+            fields, sure = known or set(), known is not None
+            # Another row of the statement could give the row that is there other values.
+            sure = sure and (len(query.objs) == 1 or fields.isdisjoint(query.update_fields))
+        if not sure or any(getattr(instance, field.attname) is None for field in fields):
+            return None  # NULL meets nothing
+        return {field.name: self._compared(instance, field) for field in fields} or None
+
+    def _met_without_target(self, instance: models.Model) -> "set[models.Field[Any, Any]] | None":
+        """The unique fields by which a new row may meet another; ``None``: that is not sure.
+
+        Without the index: while one row holds the value under another key, no other one holds it.
+        """
+        met: set[models.Field[Any, Any]] = set()
+        for unique in unique_fields_of(self.model):
+            if {field.name for field in unique} == {self.index.name, *self.names}:
+                continue
+            # What a constraint of expressions makes of a row, only the database knows.
+            if not unique or not all(_is_sure(field, instance) for field in unique):
+                return None
+            if all(getattr(instance, field.attname) is not None for field in unique):
+                met.update(unique)
+        return met - {self.index}
+
+    def _compared(self, instance: models.Model, field: "models.Field[Any, Any]") -> Any:
+        if hasattr(field, "is_blind_index"):
+            return getattr(instance, field.attname)
+        return self._value(instance, field.name)
 
 
 class AsStored(Func):
@@ -237,6 +285,18 @@ def _is_djangos(field: "models.Field[Any, Any]", method: str) -> bool:
     return str(getattr(type(field), method).__module__).startswith("django.")
 
 
+def _is_sure(field: "models.Field[Any, Any]", instance: models.Model) -> bool:
+    """Say whether an INSERT certainly writes what a new row holds in a field."""
+    if hasattr(field, "is_blind_index"):
+        return True  # it was computed a moment ago, and noted on the instance
+    value = getattr(instance, field.attname)
+    return (
+        not hasattr(field, "salt_field")  # no two tokens are equal
+        and _is_djangos(field, "pre_save")
+        and not hasattr(value, "resolve_expression")
+    )
+
+
 def key_of(model: type[models.Model], pk: Any) -> Any:
     """A primary key as its columns give it back: "7" and 7 are one row."""
     ends = [end_of_relations(field) for field in model._meta.pk_fields]
@@ -251,13 +311,13 @@ def rules_of(layout: Layout) -> Sequence[Rule]:
     """The unique constraints that a model's blind indexes stand in."""
     found: list[Rule] | None = layout.__dict__.get("unique_rules")
     if found is None:
-        found = [Rule(index.model, index) for index in layout.indexes if index.unique]
+        found = [Rule(layout, index.model, index) for index in layout.indexes if index.unique]
         for model in (layout.model, *layout.model._meta.all_parents):
             for names, constraint in _constraints(model):
                 for index in layout.indexes:
                     if index.name in names and index.model._meta.db_table == model._meta.db_table:
                         others = [name for name in names if name != index.name]
-                        found.append(Rule(index.model, index, others, constraint))
+                        found.append(Rule(layout, index.model, index, others, constraint))
         layout.__dict__["unique_rules"] = found
     return found
 
@@ -278,6 +338,20 @@ def _constraints(
             yield constraint.fields, constraint
     for names in model._meta.unique_together:
         yield tuple(names), None
+
+
+def unique_fields_of(model: type[models.Model]) -> "Iterator[list[models.Field[Any, Any]]]":
+    """The fields of each unique constraint that is under no condition; none of expressions."""
+    named = {
+        name: field for field in model._meta.concrete_fields for name in (field.name, field.attname)
+    }
+    yield list(model._meta.pk_fields)
+    for field in model._meta.concrete_fields:
+        if field.unique and not field.primary_key:
+            yield [field]
+    for names, constraint in _constraints(model):
+        if constraint is None or constraint.condition is None:
+            yield [named[name] for name in names]
 
 
 def _is_named(rule: Rule, name: str, written: Collection[str]) -> bool:

@@ -22,7 +22,7 @@ from encryption.binding import MISSING, Layout, Partial, Source, Values, layout_
 from encryption.core.blindindex import is_absent
 from encryption.core.errors import EncryptionError, MissingSaltError
 from encryption.guards import is_upsert, vouching
-from encryption.indexes import BlindIndexField, Index, under_all_keys
+from encryption.indexes import BlindIndexField, Index
 from encryption.locks import lock
 from encryption.rules import Rule, Written, row_after, rules_for, rules_of, two_keys_live
 from encryption.unseen import try_later, try_other_keys, trying_later
@@ -204,17 +204,8 @@ def check_insert(index: BlindIndexField, query: Any, using: str) -> None:
     for rule in rules_of(layout_of(rows[0])):
         if rule.index == index:
             written = list(_of_insert(rule, rows))
-            by_key = _is_by_key(rule, query)
-            takes = is_upsert(query) and rule.index in query.update_fields
-            sees_less = check(
-                rule,
-                using,
-                written,
-                rewritten=rows if takes and by_key else (),
-                replacing=by_key or query.on_conflict is OnConflict.IGNORE,
-            )
-            if sees_less:
-                try_later(rule, query, written, by_key=by_key)
+            if _check_new(rule, using, written, query):
+                try_later(rule, query, written, by_key=_is_by_key(rule, query))
 
 
 def _of_insert(rule: Rule, rows: Iterable[models.Model]) -> Iterator[Written]:
@@ -237,21 +228,70 @@ def _is_by_key(rule: Rule, query: Any) -> bool:
     return not target or target == {field.name for field in rule.model._meta.pk_fields}
 
 
+def _check_new(rule: Rule, using: str, rows: Sequence[Written], query: Any) -> bool:
+    """Look for the values of the rows of an INSERT under the other keys, under a lock.
+
+    What is equal under the key that they are written under, rows of this statement too, the
+    database's own constraint sees, and does about it what the statement says.
+
+    Returns:
+        As :func:`check`.
+
+    Raises:
+        IntegrityError: another row holds one of them, and both would stand afterwards.
+    """
+    sees_less = lock_for(using, [(rule, [row.under for row in rows])])
+    by_key = _is_by_key(rule, query)
+    takes = by_key and rule.index in query.update_fields
+    # What a row holds that is updated by its primary key is nobody's duplicate afterwards.
+    gone = {rule.key_of(instance) for instance in query.objs} if takes else set()
+    known = [(row, _unlike_own(rule, row)) for row in rows]
+    there = _holders(rule, using, [index for _, indexes in known for index in indexes])
+    for row, indexes in known:
+        own = set(gone)
+        if by_key or query.on_conflict is OnConflict.IGNORE:
+            own.add(rule.key_of(row.instance))  # it is updated, or the new one is passed over
+        if all(pk in own for index in indexes for pk in there.get(str(index), ())):
+            continue
+        twins = rule.twins(_rows_of(rule, using), indexes, row.beside)
+        if twins is None or not rule.applies(row.instance, using):
+            continue
+        if is_upsert(query):
+            own.update(_updated(rule, query, row, twins))
+        if any(pk not in own for pk, _ in _found(rule, twins)):
+            raise rule.conflict()
+    return sees_less
+
+
+def _unlike_own(rule: Rule, row: Written) -> list[Index]:
+    """The indexes of a value that no constraint compares with the one its row is written with."""
+    own = row.instance.__dict__.get(rule.index.attname)
+    return [index for index in rule.indexes(row.text, row.under) if index != own]
+
+
+def _updated(
+    rule: Rule, query: Any, row: Written, twins: "models.QuerySet[Any]"
+) -> "models.QuerySet[Any]":
+    """The primary key of the one among these rows that an upsert updates for a new row.
+
+    It is locked: else somebody could move it out of the way until the statement runs, which then
+    would insert the new row beside it.
+    """
+    held = rule.updated_by(query, row.instance)
+    rows = twins.none() if held is None else twins.filter(**held).select_for_update()
+    return rows.values_list("pk", flat=True)
+
+
 def check(
-    rule: Rule,
-    using: str,
-    rows: Sequence[Written],
-    *,
-    rewritten: Iterable[models.Model] = (),
-    replacing: bool = False,
+    rule: Rule, using: str, rows: Sequence[Written], *, rewritten: Iterable[models.Model] = ()
 ) -> bool:
-    """Look for the values of rows that are about to be written, under a lock.
+    """Look for the values of rows that are about to be updated, under a lock.
+
+    Beside other fields, :func:`check_together` looks for equal ones among these rows.
 
     Args:
         rewritten: the rows that hold something else afterwards, so that what they hold now is
             nobody's duplicate.
-        replacing: one that is there already with the primary key of a new one is no duplicate of
-            it: they do not both stand afterwards.
 
     Returns:
         Whether a row may be there that this transaction does not see: after the write, call
@@ -262,24 +302,38 @@ def check(
     """
     sees_less = lock_for(using, [(rule, [row.under for row in rows])])
     gone = {rule.key_of(instance) for instance in rewritten}
-    known = [(row, under_all_keys(rule.index, row.text, row.under)) for row in rows]
+    known = [(row, rule.indexes(row.text, row.under)) for row in rows]
     there = _holders(rule, using, [index for _, indexes in known for index in indexes])
     seen: dict[str, list[Written]] = {}
     for row, indexes in known:
-        own = {*gone, rule.key_of(row.instance)} if replacing else gone
-        holders = {pk for index in indexes for pk in there.get(str(index), ())} - own
-        same = seen.setdefault(str(indexes[0]), [])
+        holders = {pk for index in indexes for pk in there.get(str(index), ())} - gone
+        same = [] if rule.names else seen.setdefault(str(indexes[0]), [])
         if holders or same:
             twins = rule.twins(_rows_of(rule, using), indexes, row.beside)
             if twins is None or not rule.applies(row.instance, using):
                 continue
-            if any(
-                one.beside == row.beside and rule.applies(one.instance, using) for one in same
-            ) or (holders and any(pk not in own for pk in _keys_of(twins))):
-                raise rule.conflict()
+            alike = [
+                _index_of(rule, one, indexes) for one in same if rule.applies(one.instance, using)
+            ]
+            alike += [index for pk, index in _found(rule, twins) if pk not in gone]
+            if alike:
+                raise _conflict(rule, _index_of(rule, row, indexes), alike)
         if not is_absent(indexes[0]):
             same.append(row)
     return sees_less
+
+
+def _index_of(rule: Rule, row: Written, indexes: Sequence[Index]) -> Index:
+    """The one of these that a row is written with: it keeps that of a secret that stays."""
+    kept: Index | None = row.instance.__dict__.get(rule.index.attname)
+    return kept if kept is not None and kept in indexes else indexes[0]
+
+
+def _conflict(rule: Rule, own: Index, found: Iterable[Index]) -> IntegrityError:
+    """The error of a row with an index, where others with these hold the same value."""
+    if any(index != own for index in found):
+        return rule.conflict()
+    return rule.conflict("another row holds the same value,")
 
 
 #: Indexes in one query; some databases take no more than a thousand parameters.
@@ -303,8 +357,9 @@ def _rows_of(rule: Rule, using: str) -> "models.QuerySet[Any]":
     return models.QuerySet(rule.model, using=using)
 
 
-def _keys_of(rows: "models.QuerySet[Any]") -> list[Any]:
-    return list(_locking(rows).values_list("pk", flat=True))
+def _found(rule: Rule, rows: "models.QuerySet[Any]") -> list[tuple[Any, Index]]:
+    """The primary keys and the indexes of rows."""
+    return list(_locking(rows).values_list("pk", rule.index.name))
 
 
 def _locking(rows: "models.QuerySet[Any]") -> "models.QuerySet[Any]":
@@ -326,16 +381,18 @@ def check_together(rule: Rule, using: str, rows: Sequence[Written]) -> None:
     """
     alike: dict[Index, list[Written]] = {}
     for row in rows:
-        indexes = under_all_keys(rule.index, row.text, row.under)
+        indexes = rule.indexes(row.text, row.under)
         alike.setdefault(indexes[0], []).append(row)
     for same in alike.values():
         for row in same if len(same) > 1 and rule.names else ():
-            indexes = under_all_keys(rule.index, row.text, row.under)
+            indexes = rule.indexes(row.text, row.under)
             twins = rule.twins(_rows_of(rule, using), indexes, row.beside)
             if twins is None or not rule.applies(row.instance, using):
                 continue
-            if any(pk != rule.key_of(row.instance) for pk in _keys_of(twins)):
-                raise rule.conflict()
+            found = dict(_found(rule, twins))
+            own = found.pop(rule.key_of(row.instance), None)
+            if found:
+                raise _conflict(rule, own or indexes[0], found.values())
 
 
 def lock_rows(using: str, rows: Sequence[models.Model]) -> None:
@@ -361,7 +418,10 @@ def lock_named(layout: Layout, using: str, *named: Mapping[str, Any]) -> None:
     under = [Partial.of([_named(source, values) for source in layout.sources]) for values in named]
     lock_for(
         using,
-        ((rule, [one for one in under if rule.index.knows_salt(one)]) for rule in rules_of(layout)),
+        (
+            (rule, [one for one in under if rule.index.knows_salt(one, layout)])
+            for rule in rules_of(layout)
+        ),
     )
 
 
@@ -395,7 +455,7 @@ def lock_for(using: str, wanted: Iterable[tuple[Rule, Iterable[Values]]]) -> boo
         place = f"{rule.model._meta.db_table}\0{rule.index.column}"
         for values in under:
             with suppress(MissingSaltError):  # then there is no secret either
-                names.add(f"{place}\0{_bucket(rule.index.salt(values) or '')}")
+                names.add(f"{place}\0{_bucket(rule.index.salt(values, rule.layout) or '')}")
     return bool(names) and lock(connections[using], rules[0].model, names)
 
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from django.db import IntegrityError, NotSupportedError, connections, transaction
 
 from encryption.core.blindindex import is_absent
-from encryption.indexes import under_all_keys
 
 if TYPE_CHECKING:
     from encryption.rules import Rule, Written
@@ -84,7 +83,7 @@ def try_other_keys(using: str, unseen: "Iterable[Unseen]") -> None:
                     key.get_db_prep_value(getattr(row.instance, key.attname), connection)
                     for key in keys
                 ],
-                under_all_keys(rule.index, row.text, row.under),
+                rule.indexes(row.text, row.under),
             )
             for row in rows
         ]

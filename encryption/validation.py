@@ -54,7 +54,11 @@ def _indexes_now(index: BlindIndexField, instance: models.Model) -> list[Index]:
     """The indexes of what an instance holds, under every key; none where that cannot be told."""
     try:
         text = text_now(index, instance)
-        return [] if text is None else under_all_keys(index, text, under_now(instance))
+        return (
+            []
+            if text is None
+            else under_all_keys(index, text, under_now(instance), layout_of(instance))
+        )
     except EncryptionError:
         return []  # unreadable, or without a tenant: other checks and the save say so
 

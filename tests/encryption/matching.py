@@ -16,7 +16,8 @@ def index_of(row: models.Model, name: str, master: MasterKey | None = None) -> s
     text = _text(row, index)
     if text is None:
         return None
-    return str(index.of_text(text, layout_of_class(type(row)).current(row), master))
+    layout = layout_of_class(type(row))
+    return str(index.of_text(text, layout.current(row), master, layout))
 
 
 def _text(row: models.Model, index: Any) -> str | None:

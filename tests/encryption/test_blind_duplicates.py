@@ -3,8 +3,11 @@ is refused, as the database's own constraint does under one key."""
 
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from decimal import Decimal
+from threading import Event
+from time import sleep
 from typing import Any
 
 import django
@@ -119,6 +122,233 @@ def test_an_upsert_by_another_field(rotate: Callable[[], None]) -> None:
         expect_once(cls)
 
 
+def numbered(**columns: Any) -> Any:
+    return made(
+        number=models.IntegerField(unique=True),
+        note=models.CharField(max_length=10, default=""),
+        **columns,
+    )
+
+
+def upsert(cls: Any, *rows: dict[str, Any], by: str = "number", taken: str = "secret") -> None:
+    """One of rows of the realm "r", in a transaction of its own."""
+    target: dict[str, Any] = {"unique_fields": [by]} if TARGETS else {}
+    names = {"secret": ["secret", "realm", "note"], "note": ["note"], "number": ["number", "note"]}
+    with transaction.atomic():
+        cls.objects.bulk_create(
+            [cls(realm="r", **row) for row in rows],
+            update_conflicts=True,
+            update_fields=names[taken],
+            **target,
+        )
+
+
+@pytest.mark.parametrize("taken", ["secret", "note"])
+def test_an_upsert_of_what_is_there(taken: str, rotate: Callable[[], None]) -> None:
+    cls = numbered()
+    with tables(cls):
+        cls.objects.create(realm="r", secret="S", number=1)
+        rotate()
+        cls.objects.create(realm="r", secret="T", number=2)
+        for note in ("first", "second"):  # which is under the new key then, if it is taken
+            upsert(
+                cls,
+                {"secret": "S", "number": 1, "note": note},
+                {"secret": "T", "number": 2, "note": note},
+                taken=taken,
+            )
+            assert [row.note for row in cls.objects.order_by("number")] == [note] * 2
+            expect_once(cls)
+        upsert(cls, {"secret": "U", "number": 3}, taken=taken)
+        assert cls.objects.count() == 3
+
+
+def test_an_upsert_by_the_index(rotate: Callable[[], None]) -> None:
+    cls = numbered()
+    with tables(cls):
+        cls.objects.create(realm="r", secret="S", number=1)
+        rotate()
+        cls.objects.create(realm="r", secret="T", number=2)
+        upsert(cls, {"secret": "T", "number": 2, "note": "n"}, by="secret_index", taken="note")
+        upsert(cls, {"secret": "T", "number": 5, "note": "m"}, by="secret_index", taken="note")
+        assert cls.objects.get(number=2).note == "m"
+        with pytest.raises(IntegrityError, match="another master key"):
+            upsert(cls, {"secret": "S", "number": 5}, by="secret_index", taken="note")
+        assert cls.objects.count() == 2
+        expect_once(cls)
+
+
+@pytest.mark.parametrize("taken", ["secret", "note"])
+def test_an_upsert_of_one_row_whose_value_another_holds(
+    taken: str, rotate: Callable[[], None]
+) -> None:
+    cls = numbered()
+    with tables(cls):
+        cls.objects.create(realm="r", secret="old", number=1)
+        rotate()
+        cls.objects.create(realm="r", secret="new", number=2)
+        cls.objects.create(realm="r", secret="T", number=3)
+        for number in (3, 4):
+            with pytest.raises(IntegrityError, match="another master key"):
+                upsert(cls, {"secret": "old", "number": number}, taken=taken)
+            with pytest.raises(IntegrityError, match="another master key"):
+                upsert(
+                    cls,
+                    {"secret": "old", "number": 1},
+                    {"secret": "old", "number": number},
+                    taken=taken,
+                )
+        if taken == "secret":
+            with pytest.raises(IntegrityError) as caught:
+                upsert(cls, {"secret": "new", "number": 3})
+            assert "another master key" not in str(caught.value)
+        assert [row.secret for row in cls.objects.order_by("pk")] == ["old", "new", "T"]
+
+
+@pytest.mark.skipif(TARGETS, reason="an upsert has a target")
+class TestWithoutTarget:
+    """The database updates whatever row it meets first, by any of the unique columns."""
+
+    def test_a_row_that_meets_two(self, rotate: Callable[[], None]) -> None:
+        # That of the alias comes first, which would then hold what the other one does.
+        cls = made(
+            alias=models.IntegerField(unique=True, null=True),
+            number=models.IntegerField(unique=True),
+            note=models.CharField(max_length=10, default=""),
+        )
+        with tables(cls):
+            cls.objects.create(realm="r", secret="S", number=1, alias=1)
+            cls.objects.create(realm="r", secret="T", number=2, alias=2)
+            rotate()
+            for alias in (2, 3):
+                with pytest.raises(IntegrityError, match="another master key"):
+                    upsert(cls, {"secret": "S", "number": 1, "alias": alias})
+            for alias in (None, 1):
+                upsert(cls, {"secret": "S", "number": 1, "alias": alias, "note": "n"})
+            assert cls.objects.count() == 2
+            expect_once(cls)
+
+    def test_a_row_that_another_one_moves(self, rotate: Callable[[], None]) -> None:
+        cls = numbered(alias=models.IntegerField(unique=True, null=True))
+        with tables(cls):
+            cls.objects.create(realm="r", secret="S", number=1, alias=1)
+            rotate()
+            moves = {"secret": None, "number": 9, "alias": 1}
+            with pytest.raises(IntegrityError, match="another master key"):
+                upsert(cls, moves, {"secret": "S", "number": 1}, taken="number")
+            upsert(cls, {"secret": "S", "number": 1, "note": "n"}, taken="number")
+            assert cls.objects.get().note == "n"
+
+    def test_a_constraint_of_expressions(self, rotate: Callable[[], None]) -> None:
+        cls = numbered()
+        cls._meta.constraints.append(models.UniqueConstraint(Lower("note"), name="made_lower"))
+        with tables(cls):
+            cls.objects.create(realm="r", secret="S", number=1)
+            rotate()
+            with pytest.raises(IntegrityError, match="another master key"):
+                upsert(cls, {"secret": "S", "number": 1, "note": "n"})
+
+    def test_an_index_in_two_constraints(self, rotate: Callable[[], None]) -> None:
+        # The row is met by the number, and another one by the index and what stands beside it.
+        both = [
+            models.UniqueConstraint(fields=["secret_index", name], name=f"made_once_{name}")
+            for name in ("one", "two")
+        ]
+        cls = made(
+            one=models.IntegerField(),
+            two=models.IntegerField(),
+            constraints=both,
+            number=models.IntegerField(),
+        )
+        cls._meta.constraints.append(models.UniqueConstraint(fields=["number"], name="made_last"))
+        with tables(cls):
+            cls.objects.create(realm="r", secret="S", number=1, one=1, two=2)
+            rotate()
+            cls.objects.create(realm="r", secret="S", number=2, one=2, two=1)
+            row = cls(realm="r", secret="S", number=1, one=1, two=1)
+            names = ["secret", "realm", "one", "two"]
+            with pytest.raises(IntegrityError, match="another master key"), transaction.atomic():
+                cls.objects.bulk_create([row], update_conflicts=True, update_fields=names)
+            row.two = 2
+            cls.objects.bulk_create([row], update_conflicts=True, update_fields=names)
+            assert list(cls.objects.order_by("pk").values_list("one", "two")) == [(1, 2), (2, 1)]
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer")
+def test_an_upsert_of_a_row_that_is_moved_meanwhile(rotate: Callable[[], None]) -> None:
+    cls = numbered()
+    moved = Event()
+
+    def move() -> None:
+        try:
+            with transaction.atomic():
+                cls.objects.filter(number=1).update(number=2)
+                moved.set()
+                sleep(1)
+        finally:
+            connection.close()
+
+    with tables(cls):
+        cls.objects.create(realm="r", secret="S", number=1)
+        rotate()
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(move)
+            assert moved.wait(10)
+            with pytest.raises(IntegrityError, match="another master key"):
+                upsert(cls, {"secret": "S", "number": 1})
+            done.result()
+        assert cls.objects.get().number == 2
+
+
+def test_rows_that_are_passed_over(rotate: Callable[[], None]) -> None:
+    cls = numbered()
+
+    def insert(*secrets: str) -> None:
+        rows = [
+            cls(realm="r", secret=secret, number=cls.objects.count() + place)
+            for place, secret in enumerate(secrets)
+        ]
+        with transaction.atomic():
+            cls.objects.bulk_create(rows, ignore_conflicts=True)
+
+    with tables(cls):
+        insert("old")
+        rotate()
+        insert("new")
+        insert("new")
+        insert("twice", "twice", "new", "once")
+        with pytest.raises(IntegrityError, match="another master key"):
+            insert("else", "old")
+        secrets = [row.secret for row in cls.objects.order_by("pk")]
+        assert secrets == ["old", "new", "twice", "once"]
+        expect_indexes(cls)
+
+
+def test_a_message_says_what_is_so(rotate: Callable[[], None]) -> None:
+    cls = made(note=models.CharField(max_length=10, default=""))
+    with tables(cls):
+        cls.objects.create(realm="r", secret="old")
+        rotate()
+        cls.objects.create(realm="r", secret="new")
+        row, other = (cls.objects.create(realm="r", secret=one) for one in "TU")
+        row.secret = other.secret = "X"
+        two = lambda: cls.objects.bulk_update([row, other], ["secret"])  # noqa: E731
+        with pytest.raises(IntegrityError) as caught, transaction.atomic():
+            two()
+        assert "another master key" not in str(caught.value)
+        for secret, is_other in (("old", True), ("new", False)):
+            row.secret = secret
+            for write in (
+                row.save,
+                lambda: cls.objects.bulk_update([row], ["secret"]),
+                lambda secret=secret: cls.objects.create(realm="r", secret=secret),
+            ):
+                with pytest.raises(IntegrityError) as caught, transaction.atomic():
+                    write()
+                assert ("another master key" in str(caught.value)) is is_other
+        expect_once(cls)
+
+
 def test_copies_of_old_rows_have_indexes_under_the_new_key(rotate: Callable[[], None]) -> None:
     cls = made(number=models.IntegerField(), constraints=once("number"))
     with tables(cls):
@@ -196,6 +426,31 @@ def test_a_json_value(rotate: Callable[[], None]) -> None:
         with pytest.raises(IntegrityError, match="another master key"), transaction.atomic():
             cls.objects.create(realm="r", secret="S", n={"a": 1})
         assert cls.objects.count() == 3
+
+
+@pytest.mark.skipif(connection.vendor == "mysql", reason="no unique JSON")
+@pytest.mark.parametrize("nested", [False, True])
+def test_json_values_that_python_takes_for_equal(nested: bool, rotate: Callable[[], None]) -> None:
+    cls = made(n=models.JSONField(default=dict), constraints=once("n"))
+    yes, one, two = ([{"a": n} for n in (True, 1, 2)]) if nested else (True, 1, 2)
+    with tables(cls):
+        rotate()
+        rows = cls.objects.bulk_create([cls(realm="r", secret="S", n=n) for n in (yes, one)])
+        rows[0].n, rows[1].n = one, yes
+        cls.objects.bulk_update([rows[0]], ["secret"])
+        rows[0].n, rows[1].n = two, one
+        cls.objects.bulk_update(rows, ["n"])
+        rows[0].n = yes
+        cls.objects.bulk_update(rows, ["secret", "n"])
+        rows[0].n = one
+        for write in (
+            lambda: cls.objects.bulk_update(rows, ["secret", "n"]),
+            lambda: cls.objects.bulk_create([cls(realm="r", secret="T", n=one) for _ in "ab"]),
+        ):
+            with pytest.raises(IntegrityError) as caught, transaction.atomic():
+                write()
+            assert "another master key" not in str(caught.value)
+        assert cls.objects.count() == 2
 
 
 @pytest.mark.skipif(not PARTIAL, reason="no partial indexes")

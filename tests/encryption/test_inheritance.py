@@ -1,15 +1,18 @@
 """Abstract, multi-table and proxy inheritance."""
 
+import os
 from typing import Any
 
 import pytest
 from django.core.exceptions import FieldError
-from django.db import models
+from django.db import IntegrityError, models, transaction
 from django.test.utils import isolate_apps
 
 from encryption import TamperedError, decrypt
-from encryption.fields import EncryptedJSONField
+from encryption.fields import BlindIndexField, EncryptedJSONField, EncryptedTextField
+from tests.encryption.conftest import OTHER_KEY
 from tests.encryption.database import everything, refused, store, stored, tables
+from tests.encryption.matching import expect_indexes
 from tests.fieldapp.factories import ChildFactory, NoteFactory, ParentFactory, SecretChildFactory
 from tests.fieldapp.models import (
     BareParent,
@@ -415,3 +418,44 @@ def test_a_missing_child_of_a_parent(tenant: Tenant) -> None:
     parent = Parent.objects.select_related("child__grandchild").get()
     with pytest.raises(Child.DoesNotExist):
         parent.child  # noqa: B018
+
+
+# -- two parents, each with a tenant of its own ---------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("two_keys", [False, True])
+@isolate_apps("tests.fieldapp")
+def test_a_row_of_two_parents_has_each_secret_under_its_own_tenant(
+    two_keys: bool, settings: Any
+) -> None:
+    def parent(name: str) -> Any:
+        columns = {
+            f"{name}_id": models.AutoField(primary_key=True),
+            f"{name}_realm": models.CharField(max_length=10),
+            f"{name}_secret": EncryptedTextField(salt_field=f"{name}_realm", null=True),
+            f"{name}_index": BlindIndexField(f"{name}_secret", unique=True),
+        }
+        meta = type("Meta", (), {"app_label": "fieldapp"})
+        return type(name, (models.Model,), {"__module__": __name__, "Meta": meta, **columns})
+
+    one, two = parent("one"), parent("two")
+    meta = type("Meta", (), {"app_label": "fieldapp"})
+    both: Any = type("Both", (one, two), {"__module__": __name__, "Meta": meta})
+    with tables(one, two, both):
+        both.objects.create(one_realm="a", one_secret="S", two_realm="w", two_secret="S")
+        if two_keys:
+            primary = os.environ["MASTER_ENCRYPTION_KEY"]
+            settings.ENCRYPTION = {"MASTER_KEY": OTHER_KEY, "MASTER_KEY_FALLBACKS": [primary]}
+        row = both.objects.create(one_realm="b", one_secret="S", two_realm="x", two_secret="S")
+        row.one_secret = row.two_secret = "T"
+        row.save()
+        both.objects.update_or_create(two_realm="x", defaults={"two_secret": "U"})
+        for name, realm, secret in (("one", "b", "T"), ("two", "x", "U"), ("two", "w", "S")):
+            found = both.objects.get(**{f"{name}_realm": realm, f"{name}_secret": secret})
+            assert getattr(found, f"{name}_secret") == secret
+        expect_indexes(both)
+        with pytest.raises(IntegrityError), transaction.atomic():
+            both.objects.create(one_realm="c", one_secret="S", two_realm="w", two_secret="S")
+        both.objects.create(one_realm="w", one_secret="S", two_realm="a", two_secret="S")
+        assert both.objects.count() == 3
