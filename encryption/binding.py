@@ -6,6 +6,7 @@ with (``_state.encrypted_under``), and every write compares that with what it ho
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
 from functools import cached_property, lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
@@ -300,17 +301,26 @@ class Layout:
         """
         under: Values | None = getattr(instance._state, "encrypted_under", None)
         if type(under) is Partial:
-            for field in self.fields:  # what they are sealed under stays unknown
-                secret = instance.__dict__.get(field.attname)
-                if (
-                    secret is not None
-                    and secret._token is not None
-                    and secret._sources is None
-                    and field.attname in instance._state.__dict__.get("loaded_secrets", self.places)
-                ):
-                    secret._sources = under
-            under = under.filled(self.read_sources(instance))
-            instance._state.encrypted_under = under  # type: ignore[attr-defined]
+            under = self.fill(instance, under, self.read_sources(instance))
+        return under
+
+    def fill(self, instance: models.Model, known: Partial, now: Values) -> Values:
+        """Complete what the instance was loaded with by what its row holds now.
+
+        The secrets that it holds may be older than that, so what they are sealed under stays
+        unknown: they are read again, with their sources, before anything is done with them.
+        """
+        for field in self.fields:
+            secret = instance.__dict__.get(field.attname)
+            if (
+                secret is not None
+                and secret._token is not None
+                and secret._sources is None
+                and field.attname in instance._state.__dict__.get("loaded_secrets", self.places)
+            ):
+                secret._sources = known
+        under = known.filled(now)
+        remember_under(instance, under)
         return under
 
     def read_sources(self, instance: models.Model) -> Values:
@@ -416,6 +426,21 @@ def layout_of_class(cls: type[models.Model]) -> Layout:
     """The layout of a class with encrypted fields."""
     layout: Layout = cls._encryption_layout  # type: ignore[attr-defined]
     return layout
+
+
+def remember_under(instance: models.Model, under: Values) -> None:
+    """Note what the row of an instance is sealed under now.
+
+    ``twin.__dict__.update(instance.__dict__)`` gives two instances one state. What is noted for
+    one is not true of the secrets that the other still holds, so from then on each has its own.
+    """
+    state: Any = instance._state
+    known = state.__dict__.get("encrypted_under")
+    if known is not None and (type(known) is not type(under) or known != under):
+        state = copy(state)
+        state.fields_cache = {**instance._state.fields_cache}
+        instance._state = state
+    state.encrypted_under = under
 
 
 def stored_row(instance: models.Model) -> "models.QuerySet[Any]":

@@ -290,8 +290,7 @@ class EncryptedAttribute(DeferredAttribute):
             values.setdefault(name, value)
         known = getattr(instance._state, "encrypted_under", None)
         if type(known) is Partial:
-            under = known.filled(tuple(sources))
-            instance._state.encrypted_under = under  # type: ignore[attr-defined]
+            layout_of(instance).fill(instance, known, tuple(sources))
 
 
 def _made_by(asking: FrameType) -> type[models.Model] | None:
@@ -325,8 +324,13 @@ class InheritedAttribute(EncryptedAttribute):
         if promotion.is_strange(layout, instance):
             promotion.adopt(layout, instance)
         secret = self.field.stored_in(instance)
-        if secret is None or secret._token is None:
-            return secret
+        if secret is None:
+            return None
+        if secret._value is not UNREAD and self.field.is_changed(secret):
+            # What is assigned and not saved yet; each of the two encrypts it for itself.
+            own = Ciphertext(None, self.field)
+            own._value = secret._value
+            return own
         under = secret._sources or layout.loaded(instance) or layout.current(instance)
         values = {**instance.__dict__, **dict(zip(layout.attnames, under, strict=True))}
         moved = secret.detached()

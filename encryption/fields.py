@@ -247,8 +247,10 @@ class EncryptedField(BaseField):
         secret: Ciphertext | None = instance.__dict__[self.attname]
         return secret
 
-    def seal(self, instance: models.Model, secret: Ciphertext) -> Ciphertext:
+    def seal(self, instance: models.Model, secret: Ciphertext) -> Ciphertext | None:
         """Make a secret's token fit its value and the row's sources, and return it.
+
+        ``None`` if it had to be read again and is gone.
 
         Raises:
             MissingSaltError: the tenant is not set or not saved.
@@ -264,6 +266,8 @@ class EncryptedField(BaseField):
                 promotion.adopt(layout, instance)
                 secret = instance.__dict__[self.attname]
             self._keep_or_rebind(layout, instance, secret, under)
+            if instance.__dict__.get(self.attname, secret) is None:
+                return None
         return secret
 
     def _encrypt_new(
@@ -305,7 +309,14 @@ class EncryptedField(BaseField):
         salt_place, bound_places = layout.places[self.attname]
         places = (salt_place, *bound_places)
         if type(known) is Partial and layout.unsure(known, under, places):
-            known = known.filled(layout.loaded(instance) or known)
+            # Token and sources have to be of one moment, so they are read together.
+            fresh = self._read_again(instance)
+            if fresh is None:
+                return  # somebody cleared it meanwhile
+            instance.__dict__[self.attname] = secret
+            secret._value, secret._text = UNREAD, None
+            secret._token, secret._sources = fresh._token, fresh._sources
+            known = secret._sources or known
         if not tokens.key_id_of(secret.token):
             places = (salt_place,)  # a v1 token is bound to its tenant and to nothing else
         plain = self.allow_plaintext and self.is_plaintext(

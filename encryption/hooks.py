@@ -25,7 +25,7 @@ from django.db import models
 from django.db.models.manager import Manager
 
 from encryption import promotion
-from encryption.binding import MISSING, Layout, Partial, layout_of
+from encryption.binding import MISSING, Layout, Partial, layout_of, remember_under, stored_row
 from encryption.conditions import WithoutSecrets
 from encryption.core.errors import MissingSaltError
 from encryption.dependents import check_before
@@ -231,7 +231,7 @@ def _remember_refreshed(
         else before[place]
         for place, source in enumerate(layout.sources)
     ]
-    state.encrypted_under = Partial.of(under)
+    remember_under(instance, Partial.of(under))
 
 
 def _forget_unknown(layout: Layout, instance: models.Model) -> None:
@@ -265,29 +265,47 @@ def _save_base(original: Method) -> Method:
         # A save within another one (a handler's) has values of its own.
         outer = _take(state)
         done = False
+        if not raw and not state.adding and self._meta.parents:
+            _know_keys(self)
         if layout.settling and not raw:
             layout.settle(self, update_fields)
         if update_fields is not None and not raw:
-            state.encrypt_under = target_of(layout, self, update_fields)
+            target = target_of(layout, self, update_fields)  # which may give it a state of its own
+            self._state.encrypt_under = target  # type: ignore[attr-defined]
+        elif not raw and not state.adding and type(layout.current(self)) is Partial:
+            layout.loaded(self)  # what is deferred is written too: to another database
         try:
             if not raw:
                 _seal_first(layout, self, update_fields)
                 if layout.dependents and not force_insert:
                     check_before(layout, self, using, update_fields, force_update=force_update)
             original(self, raw, force_insert, force_update, using, update_fields)
-            if update_fields is None:
-                state.encrypted_under = layout.current(self)
-            elif "encrypted_after" in state.__dict__:
-                state.encrypted_under = state.encrypted_after
             done = True
         finally:
-            _take(state)
-            if done:  # the row is no longer what the outer one knew it to be
+            own = _take(self._state)
+            if done:
+                if update_fields is None:
+                    remember_under(self, layout.current(self))
+                elif "encrypted_after" in own:
+                    remember_under(self, own["encrypted_after"])
+                # The row is no longer what the outer one knew it to be.
                 outer = {name: outer[name] for name in ("encrypt_under",) if name in outer}
-            state.__dict__.update(outer)
+            self._state.__dict__.update(outer)
 
     save_base.alters_data = True  # type: ignore[attr-defined]
     return save_base
+
+
+def _know_keys(instance: models.Model) -> None:
+    """Load the primary keys that the row has in its parents' tables, where they were deferred.
+
+    Of a second parent two tables up, Django would take the first one's, and write another row.
+    """
+    names = [one._meta.pk.attname for one in instance._meta.all_parents]
+    lacking = [name for name in names if name not in instance.__dict__]
+    found = stored_row(instance).values_list(*lacking).first() if lacking else None
+    if found is not None:
+        instance.__dict__.update(zip(lacking, found, strict=True))
 
 
 def _take(state: Any) -> dict[str, Any]:
@@ -317,11 +335,13 @@ def _seal_first(layout: Layout, instance: models.Model, update_fields: Any) -> N
 
 def _save_table(original: Method) -> Method:
     @wraps(original)
-    def _save_table(self: models.Model, raw: bool = False, *args: Any, **options: Any) -> Any:
+    def _save_table(
+        self: models.Model, raw: bool = False, cls: Any = None, *args: Any, **options: Any
+    ) -> Any:
         if not raw:
-            return original(self, raw, *args, **options)
-        with tokens_as_such(self):
-            return original(self, raw, *args, **options)
+            return original(self, raw, cls, *args, **options)
+        with tokens_as_such(self, cls):
+            return original(self, raw, cls, *args, **options)
 
     return _save_table
 
@@ -347,6 +367,7 @@ def _getstate(original: Method) -> Method:
     @wraps(original)
     def getstate(self: models.Model) -> dict[str, Any]:
         state: dict[str, Any] = original(self)
+        _take(state["_state"])  # a copy that a handler makes is not what is being saved
         for field in layout_of(self).fields:
             secret = state.get(field.attname)
             if isinstance(secret, Ciphertext):
@@ -355,7 +376,7 @@ def _getstate(original: Method) -> Method:
                         secret = field.seal(self, secret)
                     except MissingSaltError:
                         raise _not_copied(field) from None
-                state[field.attname] = secret.__copy__()
+                state[field.attname] = None if secret is None else secret.__copy__()
         return state
 
     return getstate

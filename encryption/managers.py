@@ -11,7 +11,7 @@ from django.db import models, transaction
 from django.db.models.manager import BaseManager
 from django.db.models.query import ModelIterable
 
-from encryption.binding import Layout, Values, layout_of_class
+from encryption.binding import MISSING, Layout, Values, layout_of_class, remember_under
 from encryption.blindlookups import sorting_out, truncated_of
 from encryption.conf import get_keyring
 from encryption.core import tokens
@@ -313,8 +313,8 @@ class EncryptedQuerySet(SourcesQuerySet):
     def _lock(self, layout: Layout, objs: Sequence[Any]) -> dict[Any, Stored]:
         secrets = [field.attname for field in layout.fields]
         indexes = [index.attname for index in layout.indexes]
-        rows = self.model._base_manager.using(self.db).filter(pk__in=[one.pk for one in objs])
-        rows = rows.select_for_update().order_by("pk")
+        rows: models.QuerySet[Any] = models.QuerySet(self.model, using=self.db)
+        rows = rows.filter(pk__in=[one.pk for one in objs]).select_for_update().order_by("pk")
         count = len(layout.attnames)
         found = {}
         for pk, *row in rows.values_list("pk", *layout.attnames, *secrets, *indexes):
@@ -399,7 +399,9 @@ class _Row:
         now = layout.current(instance)
         before = stored.sources
         self.under: Values = tuple(
-            now[place] if source.is_pk or source.field.name in names else before[place]
+            now[place]
+            if now[place] is not MISSING and (source.is_pk or source.field.name in names)
+            else before[place]  # what is deferred is read from the row, which is locked
             for place, source in enumerate(layout.sources)
         )
         self._sealed: dict[str, Ciphertext | None] = {}
@@ -471,7 +473,7 @@ class _Row:
     def written(self) -> None:
         """Remember on the instance what its row is sealed under now."""
         pin(self._layout, self.instance)
-        self.instance._state.encrypted_under = self.under  # type: ignore[attr-defined]
+        remember_under(self.instance, self.under)
         for index, value in self._indexes.values():
             index.remember(self.instance, self._sealed[index.encrypted.attname], value)
         for attname, sealed in self._sealed.items():

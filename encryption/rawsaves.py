@@ -11,22 +11,36 @@ from typing import TYPE_CHECKING
 
 from django.db import models
 
-from encryption.binding import layout_of
+from encryption import promotion
+from encryption.binding import layout_of, remember_under
 from encryption.core import tokens
 from encryption.core.errors import DecryptionError, MalformedTokenError
 from encryption.descriptors import Ciphertext, RawCiphertext
+from encryption.families import concrete
 from encryption.guards import vouching
 from encryption.indexes import Index, note_loaded
+from encryption.saving import pin
 
 if TYPE_CHECKING:
     from encryption.fields import EncryptedField
 
 
 @contextmanager
-def tokens_as_such(instance: models.Model) -> Iterator[None]:
-    """Have an instance that is being saved raw give its tokens for its secrets."""
-    layout = layout_of(instance)
+def tokens_as_such(instance: models.Model, cls: type[models.Model] | None = None) -> Iterator[None]:
+    """Have an instance that is being saved raw give its tokens for its secrets.
+
+    Args:
+        cls: whose table is written; ``None`` for all. The parents' are not, and what the instance
+            holds for them (often a default) is no concern of this save.
+    """
+    layout, table = layout_of(instance), None if cls is None else concrete(cls)
+    fields = [field for field in layout.fields if table in (None, field.model)]
+    if promotion.is_strange(layout, instance):
+        promotion.adopt(layout, instance)
+    pin(layout, instance)  # a parent's secrets are not written, and stay what they are
     for index in layout.indexes:
+        if table not in (None, index.model):
+            continue
         value = instance.__dict__.get(index.attname)
         if value is not None and type(value) is not Index:
             raise MalformedTokenError(
@@ -34,20 +48,20 @@ def tokens_as_such(instance: models.Model) -> Iterator[None]:
                 "Nothing was written. Leave it out, and rotate_master_key computes it."
             )
     under = layout.current(instance)
-    for field in layout.fields:
+    for field in fields:
         secret = instance.__dict__.get(field.attname)
         if secret is not None:
             token = _token_of_fixture(field, secret) if secret._token is None else secret._token
             raw_secret = RawCiphertext(token, field)
             raw_secret._sources = under
             instance.__dict__[field.attname] = raw_secret
-    instance._state.encrypted_under = under  # type: ignore[attr-defined]
+    remember_under(instance, under)
     try:
         # The tables of a fixture's row are written one by one.
         with vouching() if layout.spans_tables else nullcontext():
             yield
     finally:
-        for field in layout.fields:
+        for field in fields:
             secret = instance.__dict__.get(field.attname)
             if secret is not None:
                 instance.__dict__[field.attname] = secret.__copy__()

@@ -148,7 +148,7 @@ def do_update(
     if not secrets or not _concerned(layout, secrets, written, update_fields):
         with vouching() if layout.spans_tables else nullcontext():
             return original(instance, base_qs, using, pk_val, values, *rest)
-    row = type(instance)._base_manager.using(using).filter(pk=instance.pk)
+    row: models.QuerySet[Any] = models.QuerySet(type(instance), using=using).filter(pk=instance.pk)
     before: Stored | None = instance._state.__dict__.get("encrypted_before")
     stored = before or Stored.believed(layout, instance)
     for _ in range(_ATTEMPTS):
@@ -169,6 +169,12 @@ def do_update(
             with vouching():  # there is no row, and Django says so in its own way
                 return original(instance, base_qs, using, pk_val, values, *rest)
         _check_key(layout, instance, stored)
+        if not base_qs.filter(pk=pk_val).exists():
+            raise FieldError(
+                f"{base_qs.model._meta.label} (pk={pk_val}) is not seen by the base manager that "
+                "Django saves it through, so nobody can write what belongs together. Nothing was "
+                "written. A base manager must not leave rows out."
+            )
     raise FieldError(
         f"{layout.model._meta.label} (pk={pk_val}) was changed by others in each of {_ATTEMPTS} "
         "attempts to save it. Nothing was written: refresh it and try again."
@@ -271,7 +277,9 @@ def update_of_many(
                 return update_of_whole_row(original, *arguments)
         state: Any = instance._state
         if "encrypted_before" not in state.__dict__:
-            row = type(instance)._base_manager.using(using).filter(pk=instance.pk)
+            row: models.QuerySet[Any] = models.QuerySet(type(instance), using=using).filter(
+                pk=instance.pk
+            )
             state.encrypted_before = Stored.read(layout, row.select_for_update())
         # A handler of pre_save may have changed the sources since the save began.
         before = state.encrypted_before
