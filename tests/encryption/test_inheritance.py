@@ -459,3 +459,32 @@ def test_a_row_of_two_parents_has_each_secret_under_its_own_tenant(
             both.objects.create(one_realm="c", one_secret="S", two_realm="w", two_secret="S")
         both.objects.create(one_realm="w", one_secret="S", two_realm="a", two_secret="S")
         assert both.objects.count() == 3
+
+
+@pytest.mark.django_db(transaction=True)
+@isolate_apps("tests.fieldapp")
+def test_a_deferred_grandchild_of_two_parents_is_saved_into_its_own_rows() -> None:
+    """Django takes the first parent's key for the second one's, where that is deferred."""
+
+    def cls(name: str, *bases: Any, **columns: Any) -> Any:
+        meta = type("Meta", (), {"app_label": "fieldapp"})
+        return type(name, bases, {"__module__": __name__, "Meta": meta, **columns})
+
+    left = cls("Left", models.Model, left_id=models.AutoField(primary_key=True))
+    right = cls(
+        "Right",
+        models.Model,
+        right_id=models.AutoField(primary_key=True),
+        realm=models.CharField(max_length=10),
+        secret=EncryptedTextField(salt_field="realm"),
+    )
+    both = cls("LeftAndRight", left, right)
+    kid = cls("Kid", both)
+    with tables(left, right, both, kid):
+        other = right.objects.create(realm="r", secret="other")
+        kid.objects.create(realm="r", secret="mine")
+        row = kid.objects.only("secret").get()
+        row.secret = "new"
+        row.save()
+        assert right.objects.get(pk=other.pk).secret == "other"
+        assert kid.objects.get().secret == "new"
