@@ -340,6 +340,10 @@ def _save_table(original: Method) -> Method:
     ) -> Any:
         if not raw:
             return original(self, raw, cls, *args, **options)
+        layout = layout_of(self)
+        if promotion.is_strange(layout, self):
+            promotion.adopt(layout, self)
+        pin(layout, self)  # a parent's secrets are not written, and stay what they are
         with tokens_as_such(self, cls):
             return original(self, raw, cls, *args, **options)
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from django.db import models
 
-from encryption import promotion
 from encryption.binding import layout_of, remember_under
 from encryption.core import tokens
 from encryption.core.errors import DecryptionError, MalformedTokenError
@@ -19,7 +18,6 @@ from encryption.descriptors import Ciphertext, RawCiphertext
 from encryption.families import concrete
 from encryption.guards import vouching
 from encryption.indexes import Index, note_loaded
-from encryption.saving import pin
 
 if TYPE_CHECKING:
     from encryption.fields import EncryptedField
@@ -35,9 +33,6 @@ def tokens_as_such(instance: models.Model, cls: type[models.Model] | None = None
     """
     layout, table = layout_of(instance), None if cls is None else concrete(cls)
     fields = [field for field in layout.fields if table in (None, field.model)]
-    if promotion.is_strange(layout, instance):
-        promotion.adopt(layout, instance)
-    pin(layout, instance)  # a parent's secrets are not written, and stay what they are
     for index in layout.indexes:
         if table not in (None, index.model):
             continue
