@@ -113,9 +113,7 @@ def target_of(
     before: "Stored | None" = None,
 ) -> Values | None:
     """The source values that a row has after a save of these fields, as far as is known."""
-    loaded = layout.loaded(instance)
-    if before is not None:
-        loaded = before.sources
+    loaded = layout.loaded(instance) if before is None else before.sources
     if loaded is None:
         return None
     named = set(names)
