@@ -14,8 +14,8 @@ from benchmarks.timing import Task, Timing, interleaved
 from encryption.conf import get_keyring, reset
 from encryption.core.derivation import MasterKey
 from encryption.core.keyring import Keyring
-from encryption.processes import Workers
-from encryption.ranges import collect, plan
+from encryption.processes import Workers, plan_for
+from encryption.ranges import collect
 from encryption.registry import EncryptedColumn
 from encryption.rotation import DEFAULT_BATCH_SIZE, Options, Rotation
 
@@ -138,8 +138,7 @@ def use_keys() -> None:
 
 def _rotate_in(processes: int, rows: int) -> None:
     """What the command does with `--processes`, planning and records included."""
-    size = max(-(-rows // (4 * processes)), _PAGE)
-    run = plan([(_COLUMN, "default")], Options(), "a measurement", size)
+    run = plan_for(processes, {(_COLUMN, "default"): rows}, Options(), "a measurement")
     workers = Workers(run.pk, processes)
     with workers.running():
         while not workers.wait(0.5):

@@ -96,6 +96,11 @@ class Table:
         values = [current] * (1 + len(names))
         return self.rows().filter(RawSQL(f"({sql})", values, output_field=BooleanField()))  # noqa: S611
 
+    def nameless(self) -> "QuerySet[Any]":
+        """The rows whose token names no key: v1, or what is no token."""
+        head = RawSQL(f"({head_sql(self._token)} = '')", [], output_field=BooleanField())  # noqa: S611
+        return self.rows().filter(head)
+
     # -- reading them -------------------------------------------------------------------------
 
     def pages(self, rows: "QuerySet[Any]", size: int) -> Iterator[list[Row]]:

@@ -6,8 +6,9 @@ over its range and writes what is still stale.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import repeat
 from typing import Any, Final
 
 from django.db import transaction
@@ -28,12 +29,34 @@ _UNFINISHED: Final = (RotationRun.Status.QUEUED, RotationRun.Status.RUNNING)
 Range = tuple[Any, Any]
 
 
-def ranges_of(place: Place, size: int, *, dry_run: bool = False) -> Iterator[Range]:
+def shrinking(rows: int, workers: int, least: int, most: int) -> Iterator[int]:
+    """Sizes of parts for workers of which none shall wait long for the last one, without an end.
+
+    Each part is half of one worker's share of what is left: guided self-scheduling
+    (Polychronopoulos and Kuck, IEEE Transactions on Computers C-36(12), 1987).
+
+    Args:
+        rows: how many there are in all.
+        workers: how many take parts.
+        least: rows of the smallest parts, one page or so.
+        most: rows of a part at most.
+    """
+    left = rows
+    while True:
+        size = min(most, max(least, left // (2 * workers)))
+        yield size
+        left -= size
+
+
+def ranges_of(place: Place, sizes: Iterable[int], *, dry_run: bool = False) -> Iterator[Range]:
     """Split the rows that a rotation has to look at: exclusive lower and inclusive upper bounds.
 
     Together the ranges hold every primary key there is, so a row that is inserted meanwhile is in
     one of them. Of a composite primary key there is one range. A column in which nothing is left
     to do has none.
+
+    Args:
+        sizes: rows of each range; as many numbers are taken as there are ranges.
     """
     column, alias = place
     table = Table(column, alias)
@@ -42,7 +65,9 @@ def ranges_of(place: Place, size: int, *, dry_run: bool = False) -> Iterator[Ran
     if pks.first() is None:
         return
     after = None
-    while len(column.model._meta.pk_fields) == 1:
+    for size in sizes:
+        if len(column.model._meta.pk_fields) > 1:
+            break
         bound = (pks if after is None else pks.filter(pk__gt=after))[size - 1 : size].first()
         if bound is None:
             break
@@ -51,9 +76,19 @@ def ranges_of(place: Place, size: int, *, dry_run: bool = False) -> Iterator[Ran
     yield after, None
 
 
-def plan(chosen: list[Place], options: Options, started_by: str, size: int) -> RotationRun:
-    """Make the record of a run and of its parts, each still to be sent."""
+def plan(
+    chosen: Sequence[Place],
+    options: Options,
+    started_by: str,
+    sizes: int | Sequence[Iterable[int]],
+) -> RotationRun:
+    """Make the record of a run and of its parts, each still to be sent.
+
+    Args:
+        sizes: rows of each part, or for each place the sizes of its parts one after the other.
+    """
     keyring = get_keyring()
+    each = [repeat(sizes)] * len(chosen) if isinstance(sizes, int) else sizes
     run = RotationRun.objects.create(
         started_by=started_by,
         dry_run=options.dry_run,
@@ -65,8 +100,8 @@ def plan(chosen: list[Place], options: Options, started_by: str, size: int) -> R
         options,
         [
             (place, bounds)
-            for place in chosen
-            for bounds in ranges_of(place, size, dry_run=options.dry_run)
+            for place, its in zip(chosen, each, strict=True)
+            for bounds in ranges_of(place, its, dry_run=options.dry_run)
         ],
     )
     collect(run.pk)

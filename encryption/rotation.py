@@ -359,17 +359,21 @@ class Rotation:
 
     # -- around it ----------------------------------------------------------------------------
 
-    def derive_ahead(self) -> None:
-        """Derive the keys of the first v1 tokens, ``batch_size`` of them, into the keyring.
+    def derive_ahead(self) -> bool:
+        """Derive the keys of all v1 tokens into the keyring; say whether it has room for them.
 
         Processes that are forked afterwards have them, where each would derive its own.
         """
-        seen = 0
-        for page in self._pages():
-            self._derive_ahead(page, [self._salt_text(row[self._salt_at]) or "" for row in page])
-            seen += len(page)
-            if seen >= self.options.batch_size:
+        known: set[str] = set()
+        for page in self.table.pages(self.table.nameless(), self.options.batch_size):
+            salts = [self._salt_text(row[self._salt_at]) or "" for row in page]
+            known.update(salts)
+            if len(known) > self.keyring.cache_size:
+                return False
+            self._derive_ahead(page, salts)
+            if self.options.should_stop():
                 break
+        return True
 
     def _derive_ahead(self, page: Sequence[Row], salts: Sequence[str]) -> None:
         """Derive the keys of v1 tokens on all cores: PBKDF2 does not hold the interpreter lock."""

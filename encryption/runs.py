@@ -63,6 +63,19 @@ def written_text(counts: dict[str, Any], *, dry_run: bool) -> str:
     return text
 
 
+def counts_of(report: ColumnReport) -> dict[str, Any]:
+    """What ``RotationRun.columns`` holds of a column."""
+    return {
+        "column": report.label,
+        "database": report.database,
+        "examined": report.examined,
+        "rotated": report.rotated,
+        "only_indexes": report.rotated - sum(report.from_keys.values()),
+        "changed_meanwhile": report.changed,
+        "failed": report.failed,
+    }
+
+
 class Run:
     """A rotation of several columns and its record.
 
@@ -186,18 +199,7 @@ class Run:
         """Bring the record up to date: counts and reasons, no token and no secret."""
         failures = [asdict(failure) for report in self.reports for failure in report.failures]
         self.record.failures = failures[:MOST_FAILURES_KEPT]
-        self.record.columns = [
-            {
-                "column": report.label,
-                "database": report.database,
-                "examined": report.examined,
-                "rotated": report.rotated,
-                "only_indexes": report.rotated - sum(report.from_keys.values()),
-                "changed_meanwhile": report.changed,
-                "failed": report.failed,
-            }
-            for report in self.reports
-        ]
+        self.record.columns = [counts_of(report) for report in self.reports]
         if error and self.record.columns:
             self.record.columns[-1]["error"] = error
         self.record.from_key_ids = sorted({key for one in self.reports for key in one.from_keys})

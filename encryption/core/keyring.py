@@ -77,6 +77,7 @@ class Keyring:
         self.read_formats = tuple(read_formats)
         self._reads_v2 = tokens.V2 in read_formats
         self._by_prefix: dict[str, MasterKey] = {}
+        self.cache_size = cache_size
         self._tenants: KeyCache[TenantKey] = KeyCache(cache_size)
         self._v1_ciphers: KeyCache[AESGCM] = KeyCache(cache_size)
         # Rows of one tenant come in runs, so the last key is looked at before the cache.

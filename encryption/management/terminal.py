@@ -3,6 +3,7 @@
 import signal
 import threading
 import time
+from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
@@ -10,7 +11,6 @@ from django.core.management.base import BaseCommand
 
 from encryption.rotation import ColumnReport
 from encryption.runs import Place
-from encryption.status import column_status
 
 
 class StopSignal:
@@ -40,19 +40,22 @@ class StopSignal:
 
 
 class Progress:
-    """A bar with rate and time left on a terminal, a line now and then elsewhere."""
+    """A bar with rate and time left on a terminal, a line now and then elsewhere.
+
+    Args:
+        due: how many rows of each place there are to go over.
+        quiet: tell nothing.
+    """
 
     seconds_between_lines = 10.0
     width = 30
 
-    def __init__(self, command: BaseCommand, chosen: list[Place], quiet: bool) -> None:
+    def __init__(self, command: BaseCommand, due: Mapping[Place, int], quiet: bool) -> None:
         self._out = command.stdout
         self._quiet = quiet
         self._bar = not quiet and bool(getattr(command.stdout, "isatty", bool)())
-        statuses = [] if quiet else [column_status(*place) for place in chosen]
-        self._due = {(one.label, one.database): one.stale for one in statuses}
         self._done: dict[tuple[str, str], int] = {}
-        self._total = sum(self._due.values())
+        self._total = sum(due.values())
         self._started = self._told = time.monotonic()
 
     def __call__(self, report: ColumnReport) -> None:

@@ -1,21 +1,28 @@
 """A rotation in several processes, as the command does it: real processes, a real database."""
 
+import json
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable
+from itertools import islice
 
 import pytest
+from django.core.management import call_command
+from django.db import connection, connections, transaction
 from pytest_django import Settings
 
+from encryption.management.commands import rotate_master_key
 from encryption.models import RotationRun
-from encryption.ranges import claim, give_up, plan
+from encryption.processes import _cores, best_count
+from encryption.ranges import claim, give_up, plan, shrinking
 from encryption.registry import encrypted_columns
 from encryption.rotation import Options
 from tests.encryption.database import store, stored
 from tests.encryption.test_rotation_celery import check_all, fill
 from tests.encryption.test_rotation_crashes import NEW, OLD, environment
+from tests.fieldapp.factories import NoteFactory, TenantFactory
 from tests.fieldapp.models import Note
 from tests.processes import start
 
@@ -23,6 +30,9 @@ __all__ = ["environment"]
 
 #: So slow that one process is not done with all parts before the other one begins.
 SLOWLY = ("--batch-size", "10", "--rate-limit", "10", "--rows-per-task", "100")
+
+#: Where a column of many rows stands among those of the tests.
+SECRET = [column.label for column in encrypted_columns()].index("fieldapp.Note.secret")
 
 Rotate = Callable[..., "subprocess.Popen[str]"]
 
@@ -60,7 +70,8 @@ def test_all_rows_and_then_none(rotate: Rotate, settings: Settings) -> None:
     assert "All rows are under key" in out
     check_all(settings, 500)
     run = RotationRun.objects.get(part_of=None)
-    assert (run.status, run.parts.count()) == ("done", 12)  # 5 of 100, and one for rows to come
+    # Of each column 100, 100, 75, 56, 50, 50, 50, and one for the rest and rows to come.
+    assert (run.status, run.parts.count()) == ("done", 16)
     before = [stored(note, "secret") for note in Note.objects.order_by("pk")]
     assert "All rows are under key" in finish(rotate())
     assert [stored(note, "secret") for note in Note.objects.order_by("pk")] == before
@@ -96,6 +107,83 @@ def test_a_command_that_is_killed_leaves_no_process_behind(rotate: Rotate) -> No
     command.communicate(timeout=60)
     assert not RotationRun.objects.filter(part_of__isnull=False, status="running").exists()
     assert "All rows are under key" in finish(rotate())
+
+
+def fill_one_tenant(count: int, settings: Settings, write_format: str = "v2") -> None:
+    settings.ENCRYPTION = {"MASTER_KEY": OLD, "WRITE_FORMAT": write_format}
+    tenant = TenantFactory.create()
+    Note.objects.bulk_create([Note(tenant=tenant, secret="a secret") for _ in range(count)])
+
+
+def command(environment: dict[str, str], *options: str) -> "subprocess.Popen[str]":
+    keys = {"MASTER_ENCRYPTION_KEY": NEW, "OLD_MASTER_KEY": OLD}
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return start({**environment, **keys}, "manage.py", "rotate_master_key", *options, **pipe)
+
+
+@pytest.mark.skipif(_cores() == 1, reason="several processes need several cores")
+def test_many_rows_are_shared_by_the_cores_without_being_told(
+    environment: dict[str, str], settings: Settings
+) -> None:
+    fill_one_tenant(20_000, settings)
+    told = json.loads(finish(command(environment, "--json", "--dry-run"), 1))
+    assert told["columns"][SECRET]["rotated"] == 20_000
+    told = json.loads(finish(command(environment, "--json")))
+    labels = [column.label for column in encrypted_columns()]
+    assert [counts["column"] for counts in told["columns"]] == labels  # also those of no row
+    assert (told["columns"][SECRET]["rotated"], told["stale"], told["failed"]) == (20_000, 0, 0)
+    dry, run = RotationRun.objects.filter(part_of=None).order_by("pk")
+    assert dry.parts.count() > 2
+    # Halves of a share, down to a page: none waits long for the last one.
+    sizes = [part.columns[0]["rotated"] for part in run.parts.order_by("pk")]
+    assert sizes[0] == 20_000 // (2 * min(_cores(), 4))
+    assert sizes == sorted(sizes, reverse=True)
+    # And one process is enough where nothing is left to do.
+    assert json.loads(finish(command(environment, "--json")))["stale"] == 0
+    assert not RotationRun.objects.filter(pk__gt=run.pk).exclude(part_of=None).exclude(part_of=run)
+
+
+def test_more_v1_tenants_than_are_kept_are_left_to_one_process(
+    db: None, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several would each derive the keys of all of them."""
+    settings.ENCRYPTION = {"MASTER_KEY": OLD, "WRITE_FORMAT": "v1"}
+    NoteFactory.create_batch(2)
+    keys = {"MASTER_KEY": NEW, "MASTER_KEY_FALLBACKS": [OLD]}
+    settings.ENCRYPTION = {**keys, "KEY_CACHE_SIZE": 1}
+    monkeypatch.setattr(rotate_master_key, "best_count", lambda *args: 2)
+    call_command("rotate_master_key", "--json")
+    (run,) = RotationRun.objects.all()
+    assert run.columns[SECRET]["rotated"] == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_how_many_processes_are_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = 20_000
+    monkeypatch.setattr("encryption.processes._cores", lambda: 3)
+    monkeypatch.setattr("threading.active_count", lambda: 1)  # the tests' own may be there
+    in_memory = getattr(connection, "is_in_memory_db", bool)()
+    assert best_count(many, ["default"]) == (1 if in_memory else 3)
+    monkeypatch.setattr(connections["default"], "is_in_memory_db", bool, raising=False)
+    assert best_count(many, ["default"]) == 3
+    assert best_count(many - 1, ["default"]) == 1
+    with transaction.atomic():
+        assert best_count(many, ["default"]) == 1
+        assert best_count(many, []) == 1  # the record of the run is in that database
+    with monkeypatch.context() as patch:
+        patch.setattr("threading.active_count", lambda: 2)
+        assert best_count(many, ["default"]) == 1
+    monkeypatch.setattr("encryption.processes._cores", lambda: 64)
+    assert best_count(many, ["default"]) == 4
+    monkeypatch.setattr("encryption.processes.can_fork", lambda: False)
+    assert best_count(many, ["default"]) == 1
+
+
+def test_parts_shrink_to_a_page() -> None:
+    assert list(islice(shrinking(100_000, 2, 2_000, 20_000), 14)) == [
+        *(20_000, 20_000, 15_000, 11_250, 8_437, 6_328, 4_746, 3_559, 2_670, 2_002),
+        *(2_000, 2_000, 2_000, 2_000),
+    ]
 
 
 def test_each_part_is_taken_once(db: None, settings: Settings) -> None:

@@ -188,12 +188,24 @@ def test_keys_that_are_derived_ahead_are_not_derived_again(db: None, use: Use) -
     use(NEW, OLD)
     (column,) = encrypted_columns("fieldapp.Note.secret")
     before = COUNTS.derivations
-    Rotation(column, "default", Options(batch_size=2)).derive_ahead()
-    assert COUNTS.derivations == before + 4  # of two tenants, v1's and the one to come
-    Rotation(column, "default", Options(batch_size=10)).derive_ahead()
-    assert COUNTS.derivations == before + 6
+    assert Rotation(column, "default", Options(batch_size=2)).derive_ahead()
+    assert COUNTS.derivations == before + 6  # of each tenant v1's key and the one to come
     assert rotate("fieldapp.Note.secret").rotated == 3
     assert COUNTS.derivations == before + 6
+
+
+def test_keys_are_not_derived_ahead_for_more_tenants_than_are_kept(db: None, use: Use) -> None:
+    use(OLD, WRITE_FORMAT="v1")
+    NoteFactory.create_batch(3)
+    use(OLD)
+    NoteFactory.create_batch(3)  # these name their key, and need no PBKDF2
+    use(NEW, OLD, KEY_CACHE_SIZE=3)
+    (column,) = encrypted_columns("fieldapp.Note.secret")
+    assert Rotation(column, "default").derive_ahead()
+    use(NEW, OLD, KEY_CACHE_SIZE=2)
+    before = COUNTS.derivations
+    assert not Rotation(column, "default", Options(batch_size=10)).derive_ahead()
+    assert COUNTS.derivations == before
 
 
 def test_v2_becomes_v1(db: None, use: Use) -> None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from itertools import repeat
 from pathlib import Path
 
 import pytest
@@ -135,7 +136,7 @@ def test_ranges_hold_every_row_once(
 ) -> None:
     fill(5)
     new_key()
-    found = list(ranges.ranges_of((column(label), "default"), size))
+    found = list(ranges.ranges_of((column(label), "default"), repeat(size)))
     assert found[0][0] is None
     assert found[-1][1] is None
     assert [upto for _, upto in found[:-1]] == [after for after, _ in found[1:]]
@@ -146,7 +147,7 @@ def test_ranges_hold_every_row_once(
     assert run.status == "done"
     assert run.columns[0]["rotated"] == 5
     assert column_status(column(label), "default").stale == 0
-    assert list(ranges.ranges_of((column(label), "default"), size)) == []
+    assert list(ranges.ranges_of((column(label), "default"), repeat(size))) == []
 
 
 def test_a_part_may_run_twice(old_key: None, new_key: Callable[[], None]) -> None:

@@ -5,7 +5,7 @@ import sys
 import time
 from argparse import ArgumentParser, ArgumentTypeError
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib.util import find_spec
 from typing import Any
 
@@ -18,7 +18,7 @@ from encryption.conf import get_keyring
 from encryption.core import tokens
 from encryption.management.terminal import Progress, StopSignal
 from encryption.models import RotationRun
-from encryption.processes import Workers, can_fork
+from encryption.processes import MOST_PROCESSES, Workers, best_count, can_fork, plan_for
 from encryption.ranges import DEFAULT_ROWS_PER_TASK, collect, plan, stop, sweep
 from encryption.rotation import (
     DEFAULT_BATCH_SIZE,
@@ -27,8 +27,8 @@ from encryption.rotation import (
     Options,
     Rotation,
 )
-from encryption.runs import Place, Run, places, whoami, written_text
-from encryption.status import column_status
+from encryption.runs import Place, Run, counts_of, places, whoami, written_text
+from encryption.status import ColumnStatus, column_status
 
 _SECONDS_BETWEEN_LINES = 10.0
 _SECONDS_BETWEEN_QUESTIONS = 0.5
@@ -70,9 +70,10 @@ class Command(BaseCommand):
         parser.add_argument(
             "--processes",
             type=_positive,
-            default=1,
             metavar="N",
-            help="Rotate in N processes of this machine, in ranges of primary keys (default 1).",
+            help="Rotate in N processes of this machine, in ranges of primary keys (default: one "
+            f"for each core, {MOST_PROCESSES} at most, and one alone for few rows or with "
+            "--rate-limit).",
         )
         parser.add_argument(
             "--rows-per-task",
@@ -99,10 +100,22 @@ class Command(BaseCommand):
         if options["celery"]:
             self._with_celery(chosen, how, stop_signal, options)
             return
-        if options["processes"] > 1:
-            self._with_processes(chosen, how, stop_signal, options)
-            return
-        progress = Progress(self, chosen, quiet=options["json"])
+        statuses = {place: column_status(*place) for place in chosen}
+        due = {place: _rows_of(status, how) for place, status in statuses.items()}
+        progress = Progress(self, due, quiet=options["json"])
+        count = options["processes"] or (
+            1 if how.rate_limit else best_count(sum(due.values()), [alias for _, alias in chosen])
+        )
+        if count > 1:
+            if not can_fork():
+                raise CommandError("--processes needs a system that can fork.", returncode=2)
+            with stop_signal:
+                knows_all = self._derive_ahead(statuses, how, options)
+            if knows_all or options["processes"]:
+                run_id = plan_for(count, due, how, whoami(), _rows_per_task(options)).pk
+                self._watch(run_id, count, progress, stop_signal)
+                self._tell_parts(run_id, chosen, sweep(run_id, chosen, how), options)
+                return
         run = Run(chosen, how, whoami(), progress)
         with stop_signal:
             run.execute()
@@ -125,42 +138,46 @@ class Command(BaseCommand):
         with stop_signal:
             self._send(run)
             self._wait_for(run, stop_signal, options)
-        self._tell_parts(run.pk, sweep(run.pk, chosen, how), options)
+        self._tell_parts(run.pk, chosen, sweep(run.pk, chosen, how), options)
 
-    def _with_processes(
-        self, chosen: list[Place], how: Options, stop_signal: StopSignal, options: dict[str, Any]
-    ) -> None:
-        count = options["processes"]
-        if not can_fork():
-            raise CommandError("--processes needs a system that can fork.", returncode=2)
-        progress = Progress(self, chosen, quiet=options["json"])
-        statuses = [column_status(column, alias) for column, alias in chosen]
-        # Some parts for each process, so that none waits long for the last one.
-        stale = sum(status.stale for status in statuses)
-        size = min(_rows_per_task(options), -(-stale // (4 * count)))
-        for (column, alias), status in zip(chosen, statuses, strict=True):
-            if {tokens.V1, "plaintext"} & status.keys.keys():
-                Rotation(column, alias, how).derive_ahead()
-        if how.rate_limit is not None:
-            how = replace(how, rate_limit=how.rate_limit / count)
-        run = plan(chosen, how, whoami(), max(size, how.batch_size))
-        workers = Workers(run.pk, count)
+    def _derive_ahead(
+        self, statuses: dict[Place, ColumnStatus], how: Options, options: dict[str, Any]
+    ) -> bool:
+        """Derive the keys of v1 rows on all cores; say whether all tenants' can be kept."""
+        knows_all = True
+        for (column, alias), status in statuses.items():
+            nameless = sum(status.keys.get(name, 0) for name in (tokens.V1, "plaintext"))
+            if nameless and not options["json"]:
+                self.stdout.write(f"{column.label}: deriving the keys of {nameless} rows' tenants")
+            knows_all &= not nameless or Rotation(column, alias, how).derive_ahead()
+        return knows_all
+
+    def _watch(self, run_id: int, count: int, progress: Progress, stop_signal: StopSignal) -> None:
+        """Have processes work at a run, and tell how it goes until they have ended."""
+        workers = Workers(run_id, count)
         with stop_signal, workers.running():
             while not workers.wait(_SECONDS_BETWEEN_QUESTIONS):
                 if stop_signal():
-                    stop(run.pk)
-                for counts in collect(run.pk).columns:
+                    stop(run_id)
+                for counts in collect(run_id).columns:
                     done = counts["examined"]
                     progress(ColumnReport(counts["column"], counts["database"], examined=done))
         progress.end()
         if workers.broken:
             self.stderr.write(f"Of {count} processes {workers.broken} ended by an error.")
-        self._tell_parts(run.pk, sweep(run.pk, chosen, how), options)
 
-    def _tell_parts(self, run_id: int, stale: int, options: dict[str, Any]) -> None:
+    def _tell_parts(
+        self, run_id: int, chosen: list[Place], stale: int, options: dict[str, Any]
+    ) -> None:
         run = collect(run_id)
+        # Of a column in which nothing was left to do there is no part.
+        counted = {(counts["column"], counts["database"]): counts for counts in run.columns}
+        run.columns = [
+            counted.get((column.label, alias)) or counts_of(ColumnReport(column.label, alias))
+            for column, alias in chosen
+        ]
         self._tell(run, run.failures, stale, options)
-        if run.status != RotationRun.Status.DONE or (stale and not run.dry_run):
+        if run.status != RotationRun.Status.DONE or stale:
             sys.exit(1)
 
     def _send(self, run: RotationRun) -> None:
@@ -228,6 +245,13 @@ class Command(BaseCommand):
             self.stdout.write(f"All rows are under key {record.to_key_id}.")
 
 
+def _rows_of(status: ColumnStatus, how: Options) -> int:
+    """How many rows of a column a run has to go over."""
+    if how.dry_run or get_keyring().write_format == tokens.V1:
+        return sum(status.keys.values())
+    return status.stale
+
+
 def _record_as_json(record: RotationRun, stale: int) -> dict[str, Any]:
     return {
         "run": record.pk,
@@ -243,9 +267,10 @@ def _record_as_json(record: RotationRun, stale: int) -> dict[str, Any]:
 
 
 def _check_ranges(options: dict[str, Any]) -> None:
-    if options["celery"] and options["processes"] > 1:
+    several = (options["processes"] or 1) > 1
+    if options["celery"] and several:
         raise CommandError("--celery and --processes exclude each other.", returncode=2)
-    if options["rows_per_task"] and not options["celery"] and options["processes"] == 1:
+    if options["rows_per_task"] and not options["celery"] and not several:
         raise CommandError(
             "--rows-per-task needs --celery, or --processes with more than one.", returncode=2
         )
