@@ -207,23 +207,33 @@ class Rotation:
     def _rotate(self, page: Sequence[Row]) -> None:
         salts = [self._salt_text(row[self._salt_at]) or "" for row in page]
         self._derive_ahead(page, salts)
-        changes: list[Change] = []
-        for row, salt, resealed in zip(page, salts, self._resealed(page, salts), strict=True):
-            if resealed is not None and not self._indexed:
-                changes.append((row, (row[0], resealed[1], *row[2:])))
-                continue
+        resealed = self._resealed(page, salts)
+        if all(resealed) and not self._indexed:  # nearly always
+            changes = [
+                (row, (row[0], one[1], *row[2:]))
+                for row, one in zip(page, resealed, strict=True)
+                if one is not None
+            ]
+        else:
+            changes = list(self._changes(page, salts, resealed))
+        self.report.examined += len(page)
+        if changes:
+            self._count(changes if self.options.dry_run else self._written(changes))
+
+    def _changes(
+        self, page: Sequence[Row], salts: Sequence[str], resealed: Sequence[Resealed | None]
+    ) -> Iterator[Change]:
+        """What is to be written of a page, row by row; note what cannot be decrypted."""
+        for row, salt, one in zip(page, salts, resealed, strict=True):
             try:
-                change = self._change_of(row, salt, resealed)
+                change = self._change_of(row, salt, one)
             except UnverifiedError:
                 raise
             except EncryptionError as error:
                 self._fail(row, error)
             else:
                 if change is not None:
-                    changes.append(change)
-        self.report.examined += len(page)
-        if changes:
-            self._count(changes if self.options.dry_run else self._written(changes))
+                    yield change
 
     def _resealed(self, page: Sequence[Row], salts: Sequence[str]) -> Sequence[Resealed | None]:
         """Decrypt a page and encrypt it anew, all that is in order: see :meth:`Resealer.reseal`."""
@@ -326,7 +336,10 @@ class Rotation:
         connection = connections[self.database]
         written, moved = changes, []
         width = 2 + len(self.table.also)
-        swaps = [(old[0], old[1], *new[1:width]) for old, new in changes]
+        if self.table.also:
+            swaps: list[Swap] = [(old[0], old[1], *new[1:width]) for old, new in changes]
+        else:  # in half of the time
+            swaps = [(old[0], old[1], new[1]) for old, new in changes]
         with transaction.atomic(using=self.database):
             go_by_index(connection)
             matched = self._swap(swaps)
@@ -377,11 +390,11 @@ class Rotation:
 
     def _derive_ahead(self, page: Sequence[Row], salts: Sequence[str]) -> None:
         """Derive the keys of v1 tokens on all cores: PBKDF2 does not hold the interpreter lock."""
-        sample = {
-            salt: row[1]
-            for row, salt in zip(page, salts, strict=True)
-            if salt and type(row[1]) is str and not row[1].startswith("v2:")
-        }
+        nameless = [type(row[1]) is str and row[1][:3] != "v2:" for row in page]
+        if not any(nameless):
+            return
+        rows = zip(page, salts, nameless, strict=True)
+        sample = {salt: row[1] for row, salt, is_nameless in rows if salt and is_nameless}
         derive = self._try
         if self._resealer is not None:
             has, derive = self._resealer.has_v1, self._resealer.derive_v1

@@ -13,16 +13,20 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from encryption.core import tokens
+from encryption.core.base64url import decode, encode
 from encryption.core.counts import COUNTS
 from encryption.core.derivation import TenantKey
 from encryption.core.errors import EncryptionError
 from encryption.core.keyring import Keyring
-from encryption.core.tokens import IV_BYTES, V2_HEAD_LENGTH, build_v2, parse_v2
+from encryption.core.tokens import IV_BYTES, TAG_BYTES, V2_HEAD_LENGTH
 
 #: Of so many tenants the keys are kept.
 _MOST_TENANTS: Final = 10_000
 #: So many values are resealed at once; what they take stays in the processor's cache.
 _BLOCK: Final = 100
+
+#: Bytes behind the head of a token at least: the commitment's last, the iv, and the tag.
+_SHORTEST: Final = 1 + IV_BYTES + TAG_BYTES
 
 #: A text, and its token under the primary key.
 Resealed = tuple[str, str]
@@ -112,7 +116,7 @@ class Resealer:
         texts = [one.decode() for one in data]
         aads = self._aads(new, bound)
         resealed = [
-            build_v2(key.prefix, key.commitment + iv + key.encrypt(iv, one, aad))
+            key.prefix + encode(key.commitment + iv + key.encrypt(iv, one, aad))
             for key, iv, one, aad in zip(new, _ivs(len(data)), data, aads, strict=True)
         ]
         try:
@@ -189,9 +193,11 @@ class Resealer:
 
 def _open(values: Sequence[str], keys: Sequence[TenantKey], aads: Sequence[bytes]) -> list[bytes]:
     """Decrypt v2 tokens, each with its key."""
-    payloads = [parse_v2(token, V2_HEAD_LENGTH) for token in values]
+    payloads = [decode(token[V2_HEAD_LENGTH:]) for token in values]
     for token, payload, key in zip(values, payloads, keys, strict=True):
-        if payload[0] != key.last_byte or not token.startswith(key.head):
+        if len(payload) < _SHORTEST or payload[0] != key.last_byte:
+            raise _LeftError
+        if not token.startswith(key.head):
             raise _LeftError
     return [
         key.decrypt(payload[1:13], payload[13:], aad)
