@@ -1,10 +1,13 @@
 """Peak memory of a rotation by rows of the table: ``python -m benchmarks.memory_of_rotation``.
 
-Each table is filled by one process and rotated by another, in an SQLite file, whose peak resident
-memory is read from the operating system. The difference has to stay within 20 MB.
+Each table, in an SQLite file, is filled by one process and rotated by another with the command, as
+an operator runs it: where the machine has several cores, it forks for many rows. The operating
+system tells the peak resident memory; of several processes the largest one's counts. The difference
+has to stay within 20 MB.
 """
 
 import argparse
+import io
 import os
 import resource
 import subprocess
@@ -57,7 +60,11 @@ def _step(step: str, rows: int) -> None:
     seconds = time.perf_counter() - start
     # Kilobytes on Linux, bytes on macOS.
     unit = 1_000_000 if sys.platform == "darwin" else 1_000
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, seconds)
+    own, of_the_largest_child = (
+        resource.getrusage(who).ru_maxrss
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    print(max(own, of_the_largest_child) / unit, seconds)
 
 
 def _fill(rows: int) -> None:
@@ -66,11 +73,12 @@ def _fill(rows: int) -> None:
     from benchmarks.models import Encrypted, Tenant  # noqa: PLC0415
     from benchmarks.rotations import OLD  # noqa: PLC0415
     from encryption.core.keyring import Keyring  # noqa: PLC0415
+    from encryption.models import RotationRun  # noqa: PLC0415
 
     keyring, field = Keyring(OLD), Encrypted._meta.get_field("secret")
     with connection.schema_editor() as editor:
-        editor.create_model(Tenant)
-        editor.create_model(Encrypted)
+        for model in (Tenant, Encrypted, RotationRun):
+            editor.create_model(model)
     tenants = [Tenant.objects.create(name="tenant").pk for _ in range(1_000)]
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.executemany(
@@ -84,16 +92,17 @@ def _fill(rows: int) -> None:
 
 
 def _rotate(rows: int) -> None:
-    from benchmarks.models import Encrypted  # noqa: PLC0415
-    from benchmarks.rotations import NEW, OLD  # noqa: PLC0415
-    from encryption.core.keyring import Keyring  # noqa: PLC0415
-    from encryption.registry import EncryptedColumn  # noqa: PLC0415
-    from encryption.rotation import Rotation  # noqa: PLC0415
+    from django.core.management import call_command  # noqa: PLC0415
 
-    column = EncryptedColumn(Encrypted, Encrypted._meta.get_field("secret"))
-    report = Rotation(column, "default", keyring=Keyring(NEW, [OLD])).run()
-    if report.rotated != rows:
-        raise RuntimeError(f"{report.rotated} of {rows} rows were rotated")
+    from benchmarks.rotations import use_keys  # noqa: PLC0415
+    from encryption.models import RotationRun  # noqa: PLC0415
+
+    use_keys()
+    of_this_table = ("--model", "benchmarks.Encrypted", "--database", "default")
+    call_command("rotate_master_key", *of_this_table, stdout=io.StringIO())
+    (counts,) = RotationRun.objects.get(part_of=None).columns
+    if counts["rotated"] != rows:
+        raise RuntimeError(f"{counts['rotated']} of {rows} rows were rotated")
 
 
 if __name__ == "__main__":

@@ -627,6 +627,7 @@ def test_every_query_goes_by_the_primary_key(transactional_db: None, use: Use, l
         rows = pages.stale(conf.get_keyring())
         page = next(pages.pages(rows, 1_000))
         next(pages.pages(rows.filter(pk__gt=page[-1][0]), 1_000))
+        next(pages.pages(pages.nameless().filter(pk__gt=page[-1][0]), 1_000), None)
         go_by_index(connection)
         swap(connection, column_of(label), [(row[0], row[1], row[1] + "A") for row in page])
         pages.reread([row[0] for row in page])

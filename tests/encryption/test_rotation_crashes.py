@@ -9,6 +9,7 @@ what was counted is added to the file ROTATION_REPORT, a line of JSON for each t
 import json
 import os
 import random
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -68,12 +69,14 @@ def rows(environment: dict[str, str]) -> dict[tuple[str, str], str]:
 
 
 def start_rotation(
-    environment: dict[str, str], out: IO[str], *, back: bool = False
+    environment: dict[str, str], out: IO[str], *options: str, back: bool = False
 ) -> "subprocess.Popen[str]":
+    """Start the command, in a session and so in a group of processes of its own."""
     to, by = (OLD, NEW) if back else (NEW, OLD)
     keys = {"MASTER_ENCRYPTION_KEY": to, "OLD_MASTER_KEY": by}
-    command = ("manage.py", "rotate_master_key", "--batch-size", "100")
-    return start({**environment, **keys}, *command, stdout=out, stderr=out)
+    command = ("manage.py", "rotate_master_key", "--batch-size", "100", *options)
+    streams = {"stdout": out, "stderr": out}
+    return start({**environment, **keys}, *command, **streams, start_new_session=True)
 
 
 class Writer:
@@ -227,6 +230,78 @@ def test_killed_rotations_lose_nothing(
         unreadable=0,
         stale=0,
     )
+
+
+def test_killed_rotations_of_two_processes_lose_nothing(
+    environment: dict[str, str],
+    rows: dict[tuple[str, str], str],
+    start_writer: Callable[..., Writer],
+    rotation_log: IO[str],
+    settings: Settings,
+) -> None:
+    """All of a run's processes are killed at once, or the command alone, or one of the two."""
+    writer = start_writer(MASTER_ENCRYPTION_KEY=NEW, OLD_MASTER_KEY=OLD)
+    parts = RotationRun.objects.filter(part_of__isnull=False)
+    kills = at_work = 0
+    while kills < max(KILLS, 3) or not at_work:
+        assert kills < KILLS + 40, "the rotations are over before they are killed"
+        known = [0, *parts.order_by("pk").values_list("pk", flat=True)][-1]
+        command = start_rotation(
+            environment, rotation_log, "--processes", "2", back=bool(kills % 2)
+        )
+        end = time.monotonic() + 120
+        while not parts.filter(pk__gt=known).exclude(status="queued").exists():
+            assert time.monotonic() < end, "the rotation does not begin"
+            assert command.poll() is None or parts.filter(pk__gt=known).exists()
+            time.sleep(0.02)
+        time.sleep(random.random() * 0.2)
+        at_work += command.poll() is None
+        if kills % 3 == 0:
+            _kill(command.pid, all_of_them=True)
+        elif kills % 3 == 1:
+            command.kill()
+        elif forked := _children(command.pid):
+            _kill(random.choice(forked))
+            # The other process goes on alone, and the command says that one is missing.
+            assert command.wait(timeout=120) in {0, 1}, _tail(rotation_log)
+        command.wait(timeout=120)
+        kills += 1
+    # By the end of this one the processes without a command have ended: they do so after a page.
+    last = start_rotation(environment, rotation_log, "--processes", "2")
+    assert last.wait(timeout=120) in {0, 1}
+    saved = writer.stop()
+    assert saved
+    last = start_rotation(environment, rotation_log, "--processes", "2")
+    assert last.wait(timeout=120) == 0, _tail(rotation_log)
+    settings.ENCRYPTION = {"MASTER_KEY": NEW}
+    compared = check(rows, saved)
+    assert stale() == 0
+    record(
+        processes=2,
+        kills=kills,
+        killed_at_work=at_work,
+        saves=len(saved),
+        values_compared=compared,
+        lost_edits=0,
+        unreadable=0,
+        stale=0,
+    )
+
+
+def _children(pid: int) -> list[int]:
+    """The processes that a process has forked; none where Linux does not tell them."""
+    try:
+        told = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+    except OSError:
+        return []
+    return [int(child) for child in told.split()]
+
+
+def _kill(pid: int, *, all_of_them: bool = False) -> None:
+    try:
+        (os.killpg if all_of_them else os.kill)(pid, signal.SIGKILL)
+    except ProcessLookupError:  # it has just ended
+        pass
 
 
 def test_a_worker_that_still_writes_under_the_old_key(
