@@ -13,6 +13,7 @@ import resource
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -92,14 +93,15 @@ def _fill(rows: int) -> None:
 
 
 def _rotate(rows: int) -> None:
-    from django.core.management import call_command  # noqa: PLC0415
+    from django.core.management import execute_from_command_line  # noqa: PLC0415
 
     from benchmarks.rotations import use_keys  # noqa: PLC0415
     from encryption.models import RotationRun  # noqa: PLC0415
 
     use_keys()
     of_this_table = ("--model", "benchmarks.Encrypted", "--database", "default")
-    call_command("rotate_master_key", *of_this_table, stdout=io.StringIO())
+    with redirect_stdout(io.StringIO()):
+        execute_from_command_line(["manage.py", "rotate_master_key", *of_this_table])
     (counts,) = RotationRun.objects.get(part_of=None).columns
     if counts["rotated"] != rows:
         raise RuntimeError(f"{counts['rotated']} of {rows} rows were rotated")

@@ -103,9 +103,7 @@ class Command(BaseCommand):
         statuses = {place: column_status(*place) for place in chosen}
         due = {place: _rows_of(status, how) for place, status in statuses.items()}
         progress = Progress(self, due, quiet=options["json"])
-        count = options["processes"] or (
-            1 if how.rate_limit else best_count(sum(due.values()), [alias for _, alias in chosen])
-        )
+        count = options["processes"] or self._best_count(due, how)
         if count > 1:
             if not can_fork():
                 raise CommandError("--processes needs a system that can fork.", returncode=2)
@@ -139,6 +137,12 @@ class Command(BaseCommand):
             self._send(run)
             self._wait_for(run, stop_signal, options)
         self._tell_parts(run.pk, chosen, sweep(run.pk, chosen, how), options)
+
+    def _best_count(self, due: dict[Place, int], how: Options) -> int:
+        # Forking closes the connections, which other code than a command line may have set up.
+        if how.rate_limit or not self._called_from_command_line:
+            return 1
+        return best_count(sum(due.values()), [alias for _, alias in due])
 
     def _derive_ahead(
         self, statuses: dict[Place, ColumnStatus], how: Options, options: dict[str, Any]
