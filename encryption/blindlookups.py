@@ -147,7 +147,8 @@ class BlindLookup(AnyLookup):
         ]
         if not found:
             raise EmptyResultSet
-        sql, params = self.lhs.as_sql(compiler, connection)
+        # Past what the column looks for around it: here it is compared with indexes of its own.
+        sql, params = Col.as_sql(self.lhs, compiler, connection)
         marks = ", ".join(["%s"] * len(found))
         condition = f"= {marks}" if len(found) == 1 else f"IN ({marks})"
         return f"{sql} {condition}", (*params, *map(str.__str__, found))
