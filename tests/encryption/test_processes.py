@@ -152,7 +152,7 @@ def test_more_v1_tenants_than_are_kept_are_left_to_one_process(
     keys = {"MASTER_KEY": NEW, "MASTER_KEY_FALLBACKS": [OLD]}
     settings.ENCRYPTION = {**keys, "KEY_CACHE_SIZE": 1}
     monkeypatch.setattr(rotate_master_key, "best_count", lambda *args: 2)
-    monkeypatch.setattr(rotate_master_key.Command, "_called_from_command_line", True)
+    monkeypatch.setattr(rotate_master_key.Command, "_is_from_a_shell", True)
     call_command("rotate_master_key", "--json")
     (run,) = RotationRun.objects.all()
     assert run.columns[SECRET]["rotated"] == 2
@@ -165,7 +165,7 @@ def test_it_does_not_fork_of_itself(
     """In other people's code, whose connections a fork would close, and where it shall be slow."""
     NoteFactory.create()
     monkeypatch.setattr(rotate_master_key, "best_count", lambda *args: pytest.fail("it forks"))
-    monkeypatch.setattr(rotate_master_key.Command, "_called_from_command_line", from_a_shell)
+    monkeypatch.setattr(rotate_master_key.Command, "_is_from_a_shell", from_a_shell)
     call_command("rotate_master_key", "--json", *options)
 
 

@@ -43,6 +43,13 @@ class Command(BaseCommand):
         "are left or failed, 2 wrong usage."
     )
 
+    #: Typed as a command, and not called by other code.
+    _is_from_a_shell = False
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        self._is_from_a_shell = True
+        super().run_from_argv(argv)
+
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
             "--dry-run", action="store_true", help="Decrypt every row and write nothing."
@@ -140,7 +147,7 @@ class Command(BaseCommand):
 
     def _best_count(self, due: dict[Place, int], how: Options) -> int:
         # Forking closes the connections, which other code than a command line may have set up.
-        if how.rate_limit or not self._called_from_command_line:
+        if how.rate_limit or not self._is_from_a_shell:
             return 1
         return best_count(sum(due.values()), [alias for _, alias in due])
 
