@@ -9,7 +9,7 @@ from encryption.core.counts import COUNTS
 from encryption.core.derivation import TenantKey
 from encryption.core.keyring import Keyring
 from encryption.core.resealing import Resealed, Resealer, UnverifiedError
-from encryption.core.tokens import build_v1, build_v2, part
+from encryption.core.tokens import build_v1, build_v2, parse_v2, part
 from tests.encryption.core.samples import FALLBACK, PRIMARY, STRANGER, master
 
 OLD = Keyring(master(FALLBACK))
@@ -108,7 +108,7 @@ def sealed_v1(data: bytes) -> str:
 def other_commitment() -> str:
     """The last byte of the commitment is not in the head of the token."""
     token = sealed(b"text")
-    payload = bytearray(resealing.parse_v2(token))
+    payload = bytearray(parse_v2(token))
     payload[15] ^= 1
     return build_v2(token[:12], bytes(payload))
 
@@ -159,12 +159,12 @@ def test_v1_is_not_read_where_the_settings_say_so() -> None:
 
 def test_what_decrypts_to_something_else_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     values, salts = rows(3)
-    original = resealing.build_v2
+    original = resealing.encode
 
-    def build(prefix: str, payload: bytes) -> str:
-        return original(prefix, payload[:-1] + bytes([payload[-1] ^ 1]))
+    def encode(payload: bytes) -> str:
+        return original(payload[:-1] + bytes([payload[-1] ^ 1]))
 
-    monkeypatch.setattr(resealing, "build_v2", build)
+    monkeypatch.setattr(resealing, "encode", encode)
     with pytest.raises(UnverifiedError) as caught:
         reseal(values, salts)
     assert str(caught.value) == "What was encrypted reads back as another value."
