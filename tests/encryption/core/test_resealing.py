@@ -145,6 +145,13 @@ def test_what_is_left_to_the_keyring_costs_the_others_nothing(name: str, before:
         assert texts == [f"text {number}" for number in range(5)]
 
 
+@pytest.mark.parametrize("token", [sealed(b""), sealed_v1(b"")], ids=["v2", "v1"])
+def test_an_empty_text_is_not_left_to_the_keyring(token: str) -> None:
+    (found,) = reseal([token], ["1"])
+    assert found is not None
+    assert found[0] == ALONE.decrypt(found[1], "1", CONTEXT) == ""
+
+
 def test_both_formats_in_one_page() -> None:
     values, salts = rows(20)
     values[::3] = rows(20, OLD_V1)[0][::3]
