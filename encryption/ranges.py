@@ -65,9 +65,7 @@ def ranges_of(place: Place, sizes: Iterable[int], *, dry_run: bool = False) -> I
     if pks.first() is None:
         return
     after = None
-    for size in sizes:
-        if len(column.model._meta.pk_fields) > 1:
-            break
+    for size in sizes if len(column.model._meta.pk_fields) == 1 else ():
         bound = (pks if after is None else pks.filter(pk__gt=after))[size - 1 : size].first()
         if bound is None:
             break

@@ -109,8 +109,7 @@ def test_a_command_that_is_killed_leaves_no_process_behind(rotate: Rotate) -> No
     assert "All rows are under key" in finish(rotate())
 
 
-def fill_one_tenant(count: int, settings: Settings, write_format: str = "v2") -> None:
-    settings.ENCRYPTION = {"MASTER_KEY": OLD, "WRITE_FORMAT": write_format}
+def fill_one_tenant(count: int) -> None:
     tenant = TenantFactory.create()
     Note.objects.bulk_create([Note(tenant=tenant, secret="a secret") for _ in range(count)])
 
@@ -123,10 +122,8 @@ def command(environment: dict[str, str], *options: str) -> "subprocess.Popen[str
 
 
 @pytest.mark.skipif(_cores() == 1, reason="several processes need several cores")
-def test_many_rows_are_shared_by_the_cores_without_being_told(
-    environment: dict[str, str], settings: Settings
-) -> None:
-    fill_one_tenant(20_000, settings)
+def test_many_rows_are_shared_by_the_cores_without_being_told(environment: dict[str, str]) -> None:
+    fill_one_tenant(20_000)
     told = json.loads(finish(command(environment, "--json", "--dry-run"), 1))
     assert told["columns"][SECRET]["rotated"] == 20_000
     told = json.loads(finish(command(environment, "--json")))

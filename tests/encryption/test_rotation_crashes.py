@@ -176,6 +176,26 @@ def check(rows: dict[tuple[str, str], str], saved: list[tuple[tuple[str, str], s
     return len(expected)
 
 
+def check_with_the_new_key(
+    rows: dict[tuple[str, str], str],
+    saved: list[tuple[tuple[str, str], str]],
+    settings: Settings,
+    **counts: object,
+) -> None:
+    """With the new key alone nothing is stale and every value is there; record what was counted."""
+    settings.ENCRYPTION = {"MASTER_KEY": NEW}
+    compared = check(rows, saved)
+    assert stale() == 0
+    record(
+        **counts,
+        saves=len(saved),
+        values_compared=compared,
+        lost_edits=0,
+        unreadable=0,
+        stale=0,
+    )
+
+
 @pytest.mark.parametrize("at_once", [1, 2, 4])
 def test_killed_rotations_lose_nothing(
     environment: dict[str, str],
@@ -217,18 +237,13 @@ def test_killed_rotations_lose_nothing(
     unfinished = RotationRun.objects.filter(status="running").count()
     assert 1 <= unfinished <= alive
     assert RotationRun.objects.filter(status="done").exists()
-    settings.ENCRYPTION = {"MASTER_KEY": NEW}
-    compared = check(rows, saved)
-    assert stale() == 0
-    record(
+    check_with_the_new_key(
+        rows,
+        saved,
+        settings,
         rotations_at_once=at_once,
         kills=rounds * at_once,
         killed_at_work=unfinished,
-        saves=len(saved),
-        values_compared=compared,
-        lost_edits=0,
-        unreadable=0,
-        stale=0,
     )
 
 
@@ -273,18 +288,13 @@ def test_killed_rotations_of_two_processes_lose_nothing(
     assert saved
     last = start_rotation(environment, rotation_log, "--processes", "2")
     assert last.wait(timeout=120) == 0, _tail(rotation_log)
-    settings.ENCRYPTION = {"MASTER_KEY": NEW}
-    compared = check(rows, saved)
-    assert stale() == 0
-    record(
+    check_with_the_new_key(
+        rows,
+        saved,
+        settings,
         processes=2,
         kills=kills,
         killed_at_work=at_work,
-        saves=len(saved),
-        values_compared=compared,
-        lost_edits=0,
-        unreadable=0,
-        stale=0,
     )
 
 
@@ -319,17 +329,12 @@ def test_a_worker_that_still_writes_under_the_old_key(
     left = stale()
     check(rows, saved)
     assert start_rotation(environment, rotation_log).wait(timeout=120) == 0, _tail(rotation_log)
-    settings.ENCRYPTION = {"MASTER_KEY": NEW}
-    assert stale() == 0
-    compared = check(rows, saved)
-    record(
+    check_with_the_new_key(
+        rows,
+        saved,
+        settings,
         writer_under_old_key=True,
-        saves=len(saved),
         stale_while_it_wrote=left,
-        values_compared=compared,
-        lost_edits=0,
-        unreadable=0,
-        stale=0,
     )
     # It saved after the first rotation had gone by, and the count said so.
     assert left > 0
